@@ -1,0 +1,21 @@
+"""BiFormer for MMDetection 3.x and MMSegmentation 1.x."""
+
+import warnings
+
+from .stack import find_problems
+
+__version__ = '0.1.0'
+__all__ = ['BiFormer', '__version__']
+
+
+def __getattr__(name: str) -> object:
+    # Lazy, so that `mmbiformer.ops` imports with torch alone.
+    if name == 'BiFormer':
+        from .backbones import BiFormer
+
+        return BiFormer
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+
+
+for _problem in find_problems():
+    warnings.warn(_problem, stacklevel=2)

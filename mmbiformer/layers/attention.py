@@ -1,0 +1,118 @@
+"""The two attentions of BiFormer, on channels-last maps (B, H, W, C)."""
+
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from mmbiformer.ops import routed_attention, routing_indices
+from mmbiformer.ops.regions import pad_bottom_right, region_size
+
+LCE_KERNEL = 5
+
+
+def conv_channels_last(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    """Apply a convolution to a map of shape (B, H, W, C); the result has the same layout."""
+    return conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+
+def build_lce(dim: int) -> nn.Conv2d:
+    """Local context enhancement (paper, equation 6; the official code calls it LePE)."""
+    return nn.Conv2d(dim, dim, LCE_KERNEL, padding=LCE_KERNEL // 2, groups=dim)
+
+
+class BiLevelRoutingAttention(nn.Module):
+    """Bi-level routing attention (paper, section 3.2 and algorithm 1).
+
+    The softmax scale is ``dim ** -0.5``, over the whole width and not over one head: the released
+    models were trained so.
+
+    Args:
+        dim (int): Number of channels C.
+        num_heads (int): Number of attention heads.
+        partition_factor (int): S; the map is cut into S x S regions.
+        topk (int): Number of regions each region attends to.
+        padding (str): 'official': padding tokens are zeros before the projection, so they carry
+            its bias and take part in region means, softmax and LCE. 'masked': they take no part.
+        backend (str): Backend of :func:`mmbiformer.ops.routed_attention`.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        partition_factor: int,
+        topk: int,
+        padding: str = 'official',
+        backend: str = 'gathered',
+    ) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.partition_factor = partition_factor
+        self.topk = topk
+        self.padding = padding
+        self.backend = backend
+        self.scale = dim**-0.5
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.lce = build_lce(dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, H, W, C) to a map of the same shape."""
+        q, k, v = self.qkv(x).chunk(3, dim=-1)
+        if self.padding == 'official':
+            pad_query, pad_key, pad_value = self.qkv.bias.chunk(3)
+        else:
+            pad_query = pad_key = pad_value = None
+        s = self.partition_factor
+        indices = routing_indices(q, k, self.topk, s, pad_query, pad_key)
+        out = routed_attention(
+            q,
+            k,
+            v,
+            indices,
+            partition_factor=s,
+            num_heads=self.num_heads,
+            scale=self.scale,
+            pad_key=pad_key,
+            pad_value=pad_value,
+            backend=self.backend,
+        )
+        return self.proj(out + self._local_context(v, pad_value))
+
+    def _local_context(self, v: Tensor, pad_value: Tensor | None) -> Tensor:
+        """LCE of the values; sees as much of the padding as its kernel reaches."""
+        height, width = v.shape[1:3]
+        if pad_value is not None:
+            s, reach = self.partition_factor, LCE_KERNEL // 2
+            h, w = region_size(height, width, s)
+            bottom, right = min(h * s - height, reach), min(w * s - width, reach)
+            v = pad_bottom_right(v, bottom, right, pad_value)
+        return conv_channels_last(self.lce, v)[:, :height, :width]
+
+
+class FullAttention(nn.Module):
+    """Attention of every token to every token, as BiFormer's last stage has it.
+
+    Unlike the routed one it has eight heads whatever the width, no bias in qkv, a softmax scale of
+    ``head_dim ** -0.5``, and its LCE sees the attention's input instead of the values.
+
+    Args:
+        dim (int): Number of channels C.
+        num_heads (int): Number of attention heads.
+    """
+
+    def __init__(self, dim: int, num_heads: int = 8) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(dim, 3 * dim, bias=False)
+        self.lce = build_lce(dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, H, W, C) to a map of the same shape."""
+        q, k, v = rearrange(
+            self.qkv(x), 'b h w (three n d) -> three b n (h w) d', three=3, n=self.num_heads
+        )
+        out = F.scaled_dot_product_attention(q, k, v)
+        out = rearrange(out, 'b n (h w) d -> b h w (n d)', h=x.shape[1])
+        return self.proj(out + conv_channels_last(self.lce, x))

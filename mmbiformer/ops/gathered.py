@@ -1,0 +1,28 @@
+"""Token-to-token attention by whole rows of regions and PyTorch's fused attention.
+
+``index_select`` copies regions as contiguous rows, and its backward allocates the keys' own size;
+``gather`` on an expanded view (see ``reference.py``) allocates S * S times that.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, indices: Tensor, scale: float, real: Tensor | None
+) -> Tensor:
+    """As :func:`mmbiformer.ops.reference.attend`."""
+    batch, regions, _, heads, dim = q.shape
+    first = torch.arange(0, batch * regions, regions, device=q.device).view(batch, 1, 1)
+    rows = (indices + first).flatten()
+
+    def gather(x: Tensor) -> Tensor:
+        x = x.flatten(0, 1).index_select(0, rows)
+        return x.view(batch * regions, -1, heads, dim).transpose(1, 2)  # (B * R, N, K * T, D)
+
+    mask = None if real is None else real[indices].view(batch * regions, 1, 1, -1)
+    out = F.scaled_dot_product_attention(
+        q.flatten(0, 1).transpose(1, 2), gather(k), gather(v), attn_mask=mask, scale=scale
+    )
+    return out.transpose(1, 2).unflatten(0, (batch, regions))

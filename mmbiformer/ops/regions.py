@@ -1,0 +1,71 @@
+"""Splitting a feature map into S x S regions, and back.
+
+Shape letters: B batch, H and W height and width of the map, S partition factor, R = S * S regions,
+T tokens per region, C channels. A map whose sides S does not divide is padded on the right and at
+the bottom, as the paper's released models were trained.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def region_size(height: int, width: int, partition_factor: int) -> tuple[int, int]:
+    """Height and width of one region, in tokens, after padding: ceil(H / S), ceil(W / S)."""
+    return -(-height // partition_factor), -(-width // partition_factor)
+
+
+def pad_bottom_right(x: Tensor, bottom: int, right: int, fill: Tensor | None = None) -> Tensor:
+    """Add rows at the bottom and columns on the right of a map.
+
+    Args:
+        x (Tensor): Map of shape (B, H, W, C).
+        bottom (int): Number of rows to add.
+        right (int): Number of columns to add.
+        fill (Tensor, optional): The token to fill them with, (C, ). Zeros where not given.
+
+    Returns:
+        Tensor: (B, H + bottom, W + right, C); ``x`` itself where nothing is added.
+    """
+    if not bottom and not right:
+        return x
+    if fill is None:
+        return F.pad(x, (0, 0, 0, right, 0, bottom))
+    batch, height, width, channels = x.shape
+    fill = fill.to(x.dtype)
+    if right:
+        x = torch.cat([x, fill.expand(batch, height, right, channels)], dim=2)
+    if bottom:
+        x = torch.cat([x, fill.expand(batch, bottom, width + right, channels)], dim=1)
+    return x
+
+
+def pad_to_regions(x: Tensor, partition_factor: int, fill: Tensor | None = None) -> Tensor:
+    """Pad a map (B, H, W, C) until S divides both of its sides; see :func:`pad_bottom_right`."""
+    height, width = x.shape[1:3]
+    h, w = region_size(height, width, partition_factor)
+    bottom, right = h * partition_factor - height, w * partition_factor - width
+    return pad_bottom_right(x, bottom, right, fill)
+
+
+def to_regions(x: Tensor, partition_factor: int) -> Tensor:
+    """Regroup a padded map (B, S * h, S * w, C) into regions (B, R, T, C), both row by row."""
+    s = partition_factor
+    x = x.unflatten(1, (s, x.shape[1] // s)).unflatten(3, (s, x.shape[2] // s))
+    return x.transpose(2, 3).flatten(3, 4).flatten(1, 2)
+
+
+def from_regions(x: Tensor, height: int, width: int, partition_factor: int) -> Tensor:
+    """Undo :func:`to_regions` and crop the padding: (B, R, T, C) to (B, H, W, C)."""
+    s = partition_factor
+    h, w = region_size(height, width, s)
+    x = x.unflatten(2, (h, w)).unflatten(1, (s, s)).transpose(2, 3)
+    return x.flatten(3, 4).flatten(1, 2)[:, :height, :width]
+
+
+def real_tokens(
+    height: int, width: int, partition_factor: int, device: torch.device | None = None
+) -> Tensor:
+    """Which tokens of which region are not padding: a bool mask of shape (R, T)."""
+    real = torch.ones(1, height, width, 1, dtype=torch.bool, device=device)
+    return to_regions(pad_to_regions(real, partition_factor), partition_factor)[0, :, :, 0]

@@ -1,0 +1,65 @@
+"""Region-to-region routing: which regions each region attends to (paper, section 3.2)."""
+
+import torch
+from torch import Tensor
+
+from .regions import pad_to_regions, real_tokens, to_regions
+
+
+def region_means(x: Tensor, partition_factor: int, pad: Tensor | None = None) -> Tensor:
+    """Mean token of each region.
+
+    Args:
+        x (Tensor): Map of shape (B, H, W, C).
+        partition_factor (int): S.
+        pad (Tensor, optional): The padding token, (C, ). Where given, padding counts in the mean;
+            else only real tokens do, and a region of padding alone has mean 0.
+
+    Returns:
+        Tensor: (B, R, C), in float32 or wider.
+    """
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    regions = to_regions(pad_to_regions(x, partition_factor, pad), partition_factor)
+    if pad is not None:
+        return regions.mean(dim=2, dtype=dtype)
+    num_real = real_tokens(x.shape[1], x.shape[2], partition_factor, x.device).sum(1)
+    return regions.sum(dim=2, dtype=dtype) / num_real.clamp(min=1).unsqueeze(1)
+
+
+def routing_indices(
+    q: Tensor,
+    k: Tensor,
+    topk: int,
+    partition_factor: int,
+    pad_query: Tensor | None = None,
+    pad_key: Tensor | None = None,
+) -> Tensor:
+    """The ``topk`` regions whose mean key answers best to a region's mean query.
+
+    Not differentiated, and computed in float32 or wider whatever the autocast dtype: a rounded
+    affinity would send a whole region elsewhere. The softmax scale is left out, as it is positive
+    and cannot change the order.
+
+    Args:
+        q (Tensor): Queries, (B, H, W, C).
+        k (Tensor): Keys, (B, H, W, C).
+        topk (int): Number of regions to keep, 1 to S * S.
+        partition_factor (int): S.
+        pad_query (Tensor, optional): Query of a padding token, (C, ).
+        pad_key (Tensor, optional): Key of a padding token, (C, ). Without these two, padding takes
+            no part: means are over real tokens, and a region of padding alone is chosen last.
+
+    Returns:
+        Tensor: int64 region numbers of shape (B, R, topk), in no particular order.
+    """
+    q, k = q.detach(), k.detach()
+    if pad_key is not None:
+        pad_query, pad_key = pad_query.detach(), pad_key.detach()
+    with torch.autocast(q.device.type, enabled=False):
+        query = region_means(q, partition_factor, pad_query)
+        key = region_means(k, partition_factor, pad_key)
+        affinity = query @ key.transpose(1, 2)
+        if pad_key is None:
+            real = real_tokens(q.shape[1], q.shape[2], partition_factor, q.device).any(1)
+            affinity = affinity.masked_fill(~real, float('-inf'))
+        return affinity.topk(topk, dim=-1, sorted=False).indices

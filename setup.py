@@ -1,0 +1,38 @@
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+VERSION = re.search(r"__version__ = '(.+)'", (ROOT / 'mmbiformer/__init__.py').read_text())[1]
+
+setup(
+    name='mmbiformer',
+    version=VERSION,
+    description='BiFormer (CVPR 2023) as a backbone of MMDetection 3.x and MMSegmentation 1.x',
+    long_description=(ROOT / 'README.md').read_text() if (ROOT / 'README.md').exists() else '',
+    long_description_content_type='text/markdown',
+    license='Apache-2.0',
+    packages=find_packages(include=['mmbiformer', 'mmbiformer.*']),
+    python_requires='>=3.10',
+    install_requires=['torch>=2.4', 'einops>=0.7'],
+    # Two families of distributions share the import names mmengine, mmcv, mmdet and mmseg, so
+    # neither may be a hard requirement: an extra chooses. `onedl` is the maintained one.
+    extras_require={
+        'onedl': [
+            'onedl-mmengine>=0.10.8,<1',
+            'onedl-mmcv>=2.3,<3',
+            'onedl-mmdetection>=3.5,<4',
+            'onedl-mmsegmentation>=1.4,<2',
+        ],
+        'openmmlab': [
+            'mmengine>=0.10.4,<1',
+            'mmcv>=2.0.0,<2.2',
+            'mmdet>=3.1,<4',
+            'mmsegmentation>=1.1,<2',
+            'ftfy',
+            'regex',
+        ],
+        'test': ['pytest', 'pytest-xdist', 'ruff'],
+    },
+)
