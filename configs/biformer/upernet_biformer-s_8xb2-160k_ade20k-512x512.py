@@ -1,0 +1,12 @@
+# UperNet 160k with BiFormer-S, the recipe of arXiv 2303.08810: 8 GPUs x 2 images, AMP.
+# The published runs start from ImageNet weights of the backbone: pass them with
+# `tools/train.py --pretrained FILE`. Without them the backbone trains from scratch.
+_base_ = [
+    '../_base_/models/upernet_biformer.py',
+    '../_base_/datasets/ade20k.py',
+    '../_base_/default_runtime_mmseg.py',
+    '../_base_/schedules/adamw-poly_160k.py',
+]
+
+train_dataloader = dict(batch_size=2)
+default_hooks = dict(checkpoint=dict(interval=16000))
