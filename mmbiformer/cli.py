@@ -1,0 +1,44 @@
+"""What the command-line tools share. Imports no mm package, so that a missing one can be named."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+
+from .errors import UserError
+from .stack import require
+
+
+def run_tool(main: Callable[[], None]) -> None:
+    """Run a tool's main function; an error that a user can mend is one line and exit code 2."""
+    try:
+        require('mmengine', 'mmcv')
+        main()
+    except UserError as error:
+        print(f'error: {" ".join(str(error).split())}', file=sys.stderr)
+        sys.exit(2)
+
+
+def run_parser(description: str) -> argparse.ArgumentParser:
+    """A parser with the config and the options that training and testing share."""
+    from mmengine.config import DictAction
+
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('config', help='config file')
+    parser.add_argument('--work-dir', help='folder for logs and checkpoints')
+    parser.add_argument('--data-root', help="COCO or ADE20K folder, instead of the config's")
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, help='override the config: key=value'
+    )
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+    return parser
+
+
+def parse_run(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """Parse the command line; older launchers pass the local rank there, mmengine reads it here."""
+    args = parser.parse_args()
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    return args

@@ -1,0 +1,125 @@
+"""Pointing a config at a data folder, and checking the folder before a run starts."""
+
+import json
+import mmap
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from mmengine.config import Config, ConfigDict
+from mmengine.registry import DATASETS
+
+from mmbiformer.errors import UserError
+
+SPLITS = ('train', 'val', 'test')
+
+
+def set_data_root(cfg: Config, data_root: str) -> None:
+    """Replace the data root of every dataset, and of the annotation files that metrics read.
+
+    Args:
+        cfg (Config): Changed in place.
+        data_root (str): Folder of the layout that the config's datasets expect.
+    """
+    datasets = [dataset for split in SPLITS for dataset in iter_datasets(cfg, split)]
+    old_roots = {dataset['data_root'] for dataset in datasets if dataset.get('data_root')}
+    for dataset in datasets:
+        dataset['data_root'] = data_root
+    for split in SPLITS:
+        evaluators = cfg.get(f'{split}_evaluator') or []
+        for evaluator in evaluators if isinstance(evaluators, list) else [evaluators]:
+            for key, value in evaluator.items():
+                for root in old_roots:
+                    if isinstance(value, str) and value.startswith(root):
+                        evaluator[key] = os.path.join(data_root, value[len(root) :].lstrip('/'))
+    cfg.data_root = data_root
+
+
+def iter_datasets(cfg: Config, split: str) -> Iterator[ConfigDict]:
+    """The dataset configs of a split's dataloader, those within wrappers included."""
+    loader = cfg.get(f'{split}_dataloader')
+    pending = [loader['dataset']] if loader else []
+    while pending:
+        dataset = pending.pop()
+        inner = [dataset['dataset']] if 'dataset' in dataset else dataset.get('datasets', [])
+        pending += inner
+        if not inner:
+            yield dataset
+
+
+def check_data(cfg: Config, splits: Iterable[str]) -> None:
+    """Check that the data of these splits are there and of the config's classes.
+
+    Raises:
+        UserError: If a folder or annotation file is missing or empty, or class names differ.
+    """
+    for split in splits:
+        for dataset in iter_datasets(cfg, split):
+            _check_folders(dataset)
+            annotations = str(dataset.get('ann_file', ''))
+            if annotations.endswith('.json'):
+                _check_classes(cfg, dataset, os.path.join(dataset['data_root'], annotations))
+
+
+def _check_folders(dataset: ConfigDict) -> None:
+    root = dataset.get('data_root') or ''
+    needed = [*dataset.get('data_prefix', {}).values(), dataset.get('ann_file', '')]
+    needed = [path for path in needed if path]
+    layout = f'the config expects {", ".join(needed)} in it; point it elsewhere with --data-root'
+    if root and not os.path.isdir(root):
+        raise UserError(f"data root '{root}' not found: {layout}")
+    missing = [path for path in needed if not _has_content(Path(root, path))]
+    if missing:
+        raise UserError(f"data root '{root}' lacks {', '.join(missing)} (or empty): {layout}")
+
+
+def _has_content(path: Path) -> bool:
+    return any(path.iterdir()) if path.is_dir() else path.is_file()
+
+
+def _check_classes(cfg: Config, dataset: ConfigDict, annotations: str) -> None:
+    """mmdet itself drops unknown names in silence and shifts the labels of those behind them."""
+    with DATASETS.switch_scope_and_registry(cfg.get('default_scope')) as registry:
+        metainfo = {**registry.get(dataset['type']).METAINFO, **dataset.get('metainfo', {})}
+    classes = list(metainfo.get('classes', ()))
+    names = read_category_names(annotations)
+    unknown = [name for name in classes if name not in names]
+    if unknown:
+        raise UserError(
+            f"classes {', '.join(unknown)} of the config do not occur in '{annotations}', which "
+            f'has {", ".join(names)}: set metainfo.classes of the datasets'
+        )
+    in_order = [name for name in names if name in classes]
+    if classes and in_order != classes:
+        raise UserError(
+            f"the config's classes are in another order than in '{annotations}', and labels "
+            f'follow the file: set metainfo.classes of the datasets to {", ".join(in_order)}'
+        )
+
+
+def read_category_names(annotations: str) -> list[str]:
+    """The category names of a COCO annotation file, in its order.
+
+    Reads the one list and not the file: COCO's training annotations are 450 MB.
+
+    Raises:
+        UserError: If the file is no COCO annotation file.
+    """
+    error = UserError(
+        f"'{annotations}' is not a COCO annotation file (no list of categories with names): "
+        'it may be truncated; restore it'
+    )
+    if not os.path.getsize(annotations):
+        raise error
+    key = b'"categories"'
+    with (
+        open(annotations, 'rb') as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text,
+    ):
+        start = text.rfind(key)
+        rest = text[start + len(key) :].decode(errors='replace') if start >= 0 else ''
+    try:
+        categories, _ = json.JSONDecoder().raw_decode(rest.lstrip().removeprefix(':').lstrip())
+        return [category['name'] for category in categories]
+    except (ValueError, TypeError, KeyError):
+        raise error from None

@@ -1,0 +1,58 @@
+"""Fitting a config to the device at hand, and saying what was changed."""
+
+import torch
+from mmengine.config import Config
+from mmengine.device import get_device
+
+from mmbiformer.errors import UserError
+
+AMP_KEYS = ('loss_scale', 'dtype', 'use_fsdp')
+
+
+def set_amp(cfg: Config) -> None:
+    """Switch on automatic mixed precision.
+
+    Raises:
+        UserError: If there is no accelerator.
+    """
+    if get_device() == 'cpu':
+        raise UserError('--amp needs an accelerator, and this run is on the CPU: leave --amp out')
+    cfg.optim_wrapper.type = 'AmpOptimWrapper'
+    cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+
+
+def fit_to_device(cfg: Config, launcher: str) -> list[str]:
+    """Take out of a config what cannot run here, and start a process group on CPUs.
+
+    Args:
+        cfg (Config): Changed in place.
+        launcher (str): 'none', 'pytorch', 'slurm' or 'mpi'.
+
+    Returns:
+        list[str]: One line for each thing that was changed.
+    """
+    notices = []
+    on_cpu = get_device() == 'cpu'
+    optim_wrapper = cfg.get('optim_wrapper') or {}
+    if on_cpu and optim_wrapper.get('type') == 'AmpOptimWrapper':
+        optim_wrapper['type'] = 'OptimWrapper'
+        for key in AMP_KEYS:
+            optim_wrapper.pop(key, None)
+        notices.append('AMP needs an accelerator: this run on the CPU is in float32')
+    if cfg.get('sync_bn') and (on_cpu or launcher == 'none'):
+        cfg.sync_bn = None
+        notices.append(
+            'SyncBN becomes BN, with the statistics of each process alone: '
+            + ('it needs GPUs' if on_cpu else 'this run has one process')
+        )
+    if on_cpu and launcher == 'pytorch':
+        # mmengine's own way to start would select a GPU and hand its number to DDP.
+        if not torch.distributed.is_initialized():
+            torch.distributed.init_process_group('gloo')
+        cfg.model_wrapper_cfg = dict(
+            type='MMDistributedDataParallel',
+            device_ids=None,
+            broadcast_buffers=False,
+            find_unused_parameters=cfg.get('find_unused_parameters', False),
+        )
+    return notices

@@ -1,0 +1,52 @@
+"""What a batch size other than the recipe's asks for."""
+
+from mmengine.config import Config
+
+from mmbiformer.errors import UserError
+
+
+def set_auto_scale_lr(cfg: Config) -> None:
+    """Let mmengine scale the learning rate linearly with the total batch size.
+
+    Raises:
+        UserError: If the config does not say which batch size its learning rate is for.
+    """
+    if not cfg.get('auto_scale_lr', {}).get('base_batch_size'):
+        raise UserError(
+            '--auto-scale-lr needs the batch size that the learning rate is for: set '
+            'auto_scale_lr = dict(base_batch_size=...) in the config'
+        )
+    cfg.auto_scale_lr.enable = True
+
+
+def advise_batch_size(cfg: Config, world_size: int) -> str | None:
+    """What would keep the recipe where the total batch differs from the one it was made for.
+
+    Args:
+        cfg (Config): The config of the run.
+        world_size (int): Number of processes.
+
+    Returns:
+        str | None: One line with the learning rate that would fit and, for a schedule counted in
+        iterations, the number of them; None where there is nothing to say.
+    """
+    scaling = cfg.get('auto_scale_lr', {})
+    base = scaling.get('base_batch_size')
+    total = cfg.train_dataloader.batch_size * world_size
+    if not base or total == base:
+        return None
+    by_iteration = cfg.train_cfg.get('max_iters')
+    iterations = (
+        f'and train {round(by_iteration * base / total)} iterations instead of {by_iteration} to '
+        'see as many images (train_cfg.max_iters and the end of param_scheduler)'
+        if by_iteration
+        else ''
+    )
+    if scaling.get('enable'):
+        advice = f'--auto-scale-lr scales the lr by {total / base:g}' if by_iteration else ''
+    else:
+        lr = cfg.optim_wrapper.optimizer.lr
+        advice = f'lr {lr * total / base:.4g} instead of {lr:g} would fit: pass --auto-scale-lr'
+    if not advice:
+        return None
+    return f"the total batch is {total}, the recipe's {base}: {advice} {iterations}".rstrip()

@@ -1,0 +1,154 @@
+"""Building the mmengine Runner of a training or test run."""
+
+import os
+from pathlib import Path
+
+from mmengine.config import Config, ConfigDict
+from mmengine.runner import Runner, find_latest_checkpoint, load_checkpoint
+
+from mmbiformer.errors import UserError
+
+from .data import check_data, iter_datasets
+from .device import fit_to_device, set_amp
+from .recipe import advise_batch_size, set_auto_scale_lr
+
+
+def build_trainer(
+    cfg: Config,
+    *,
+    launcher: str = 'none',
+    resume: str | None = None,
+    pretrained: str | None = None,
+    amp: bool = False,
+    auto_scale_lr: bool = False,
+) -> Runner:
+    """Build the Runner of a training run; ``runner.train()`` starts it.
+
+    Args:
+        cfg (Config): From :func:`load_config`; changed in place.
+        launcher (str): 'none', 'pytorch', 'slurm' or 'mpi'.
+        resume (str, optional): A checkpoint to go on from, or 'auto' for the work dir's latest.
+        pretrained (str, optional): Checkpoint that the backbone starts from.
+        amp (bool): Use automatic mixed precision even where the config does not.
+        auto_scale_lr (bool): Scale the learning rate with the total batch size.
+
+    Raises:
+        UserError: If data or a checkpoint is missing, or an option does not fit the config.
+    """
+    if amp:
+        set_amp(cfg)
+    if auto_scale_lr:
+        set_auto_scale_lr(cfg)
+    if resume is not None:
+        cfg.resume = True
+        cfg.load_from = _find_checkpoint(cfg.work_dir) if resume == 'auto' else resume
+    if pretrained is not None:
+        cfg.model.backbone.init_cfg = dict(type='Pretrained', checkpoint=pretrained)
+    init_cfg = cfg.model.get('backbone', {}).get('init_cfg')
+    init_cfg = init_cfg if isinstance(init_cfg, dict) else {}
+    for checkpoint in (cfg.get('load_from'), init_cfg.get('checkpoint')):
+        if checkpoint is not None:
+            _check_exists(checkpoint)
+    check_data(cfg, ('train', 'val'))
+    runner = _build_runner(cfg, launcher)
+    advice = advise_batch_size(cfg, runner.world_size)
+    if advice:
+        runner.logger.warning(advice)
+    return runner
+
+
+def build_tester(
+    cfg: Config,
+    checkpoint: str,
+    *,
+    launcher: str = 'none',
+    out: str | None = None,
+    show_dir: str | None = None,
+    tta: bool = False,
+) -> Runner:
+    """Build the Runner of a test run with its weights loaded; ``runner.test()`` starts it.
+
+    Args:
+        cfg (Config): From :func:`load_config`; changed in place.
+        checkpoint (str): Checkpoint of the whole model; every name and shape must fit.
+        launcher (str): 'none', 'pytorch', 'slurm' or 'mpi'.
+        out (str, optional): Where predictions go: a ``.pkl`` file for detection, a folder of label
+            maps for segmentation.
+        show_dir (str, optional): Folder for pictures of ground truth beside predictions.
+        tta (bool): Use the test-time augmentation of the config.
+
+    Raises:
+        UserError: If data or the checkpoint is missing or of another architecture, or an option
+            does not fit the config.
+    """
+    _check_exists(checkpoint)
+    check_data(cfg, ('test',))
+    if out is not None:
+        _set_out(cfg, out)
+    if show_dir is not None:
+        _set_show_dir(cfg, show_dir)
+    if tta:
+        _set_tta(cfg)
+    cfg.load_from = None
+    runner = _build_runner(cfg, launcher)
+    try:
+        load_checkpoint(runner.model, checkpoint, map_location='cpu', strict=True)
+    except UserError:
+        raise
+    except Exception as error:  # torch and pickle raise many kinds
+        raise UserError(f"checkpoint '{checkpoint}' does not fit the config: {error}") from error
+    return runner
+
+
+def _build_runner(cfg: Config, launcher: str) -> Runner:
+    cfg.launcher = launcher
+    notices = fit_to_device(cfg, launcher)
+    runner = Runner.from_cfg(cfg)
+    for notice in notices:
+        runner.logger.warning(notice)
+    return runner
+
+
+def _find_checkpoint(work_dir: str) -> str:
+    checkpoint = find_latest_checkpoint(work_dir)
+    if not checkpoint:
+        raise UserError(
+            f"nothing to resume: '{work_dir}' has no last_checkpoint; leave --resume out to start "
+            'afresh, or name a checkpoint behind it'
+        )
+    return checkpoint
+
+
+def _check_exists(checkpoint: str) -> None:
+    if '://' not in checkpoint and not Path(checkpoint).is_file():
+        raise UserError(f"checkpoint '{checkpoint}' not found: check the path")
+
+
+def _set_out(cfg: Config, out: str) -> None:
+    evaluators = cfg.test_evaluator
+    evaluators = evaluators if isinstance(evaluators, list) else [evaluators]
+    if cfg.default_scope == 'mmseg':
+        for evaluator in evaluators:
+            evaluator.update(output_dir=out, keep_results=True)
+    elif not out.endswith(('.pkl', '.pickle')):
+        raise UserError(f"--out '{out}': detections go to a pickle file, name it *.pkl")
+    else:
+        cfg.test_evaluator = [*evaluators, dict(type='DumpDetResults', out_file_path=out)]
+
+
+def _set_show_dir(cfg: Config, show_dir: str) -> None:
+    hook = cfg.default_hooks.visualization
+    hook.draw = True
+    if cfg.default_scope == 'mmseg':
+        hook.interval = 1
+        cfg.visualizer.save_dir = show_dir
+    else:
+        hook.test_out_dir = os.path.abspath(show_dir)
+
+
+def _set_tta(cfg: Config) -> None:
+    if 'tta_model' not in cfg or 'tta_pipeline' not in cfg:
+        raise UserError('--tta needs tta_model and tta_pipeline in the config: leave --tta out')
+    for dataset in iter_datasets(cfg, 'test'):
+        dataset.pipeline = cfg.tta_pipeline
+    cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)

@@ -1,0 +1,38 @@
+"""Evaluate a checkpoint of a detector or a segmenter: the config decides.
+
+python tools/test.py CONFIG CHECKPOINT --data-root data/coco --show-dir pictures
+"""
+
+from mmbiformer.cli import parse_run, run_parser, run_tool
+
+
+def main() -> None:
+    parser = run_parser(__doc__)
+    parser.add_argument('checkpoint', help='checkpoint of the whole model')
+    parser.add_argument('--out', help='where predictions go: a .pkl file, or a folder of maps')
+    parser.add_argument('--show-dir', help='folder for pictures, ground truth beside predictions')
+    parser.add_argument('--tta', action='store_true', help='test-time augmentation')
+    args = parse_run(parser)
+
+    # Only now, so that run_tool can say which package is missing.
+    from mmbiformer.engine import build_tester, load_config
+
+    cfg = load_config(
+        args.config,
+        work_dir=args.work_dir,
+        data_root=args.data_root,
+        cfg_options=args.cfg_options,
+    )
+    runner = build_tester(
+        cfg,
+        args.checkpoint,
+        launcher=args.launcher,
+        out=args.out,
+        show_dir=args.show_dir,
+        tta=args.tta,
+    )
+    runner.test()
+
+
+if __name__ == '__main__':
+    run_tool(main)

@@ -1,0 +1,45 @@
+"""Train a detector or a segmenter: the config decides.
+
+python tools/train.py configs/biformer/retinanet_biformer-s_fpn_1x_coco.py --data-root data/coco
+"""
+
+from mmbiformer.cli import parse_run, run_parser, run_tool
+
+
+def main() -> None:
+    parser = run_parser(__doc__)
+    parser.add_argument('--pretrained', help='checkpoint that the backbone starts from')
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        help="go on from this checkpoint, or from the work dir's latest",
+    )
+    parser.add_argument('--amp', action='store_true', help='automatic mixed precision')
+    parser.add_argument(
+        '--auto-scale-lr', action='store_true', help='scale the lr with the total batch size'
+    )
+    args = parse_run(parser)
+
+    # Only now, so that run_tool can say which package is missing.
+    from mmbiformer.engine import build_trainer, load_config
+
+    cfg = load_config(
+        args.config,
+        work_dir=args.work_dir,
+        data_root=args.data_root,
+        cfg_options=args.cfg_options,
+    )
+    runner = build_trainer(
+        cfg,
+        launcher=args.launcher,
+        resume=args.resume,
+        pretrained=args.pretrained,
+        amp=args.amp,
+        auto_scale_lr=args.auto_scale_lr,
+    )
+    runner.train()
+
+
+if __name__ == '__main__':
+    run_tool(main)
