@@ -38,7 +38,7 @@ def run_parser(description: str) -> argparse.ArgumentParser:
 
 
 def parse_run(parser: argparse.ArgumentParser) -> argparse.Namespace:
-    """Parse the command line; older launchers pass the local rank there, mmengine reads it here."""
+    """Parse; launchers may pass the local rank as an option, and mmengine reads the variable."""
     args = parser.parse_args()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     return args

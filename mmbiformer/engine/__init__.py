@@ -1,4 +1,4 @@
-"""From a config file to a training or test run. Needs mmengine, and the mm package of the config."""
+"""From a config file to a training or test run. Needs mmengine and the config's mm package."""
 
 from .config import load_config
 from .runs import build_tester, build_trainer

@@ -1,0 +1,68 @@
+"""Loading configs, and what a mistyped name or option is answered with."""
+
+from pathlib import Path
+
+import pytest
+
+from mmbiformer.engine import load_config
+from mmbiformer.errors import UserError
+
+CONFIGS = Path(__file__).parents[2] / 'configs/biformer'
+RETINANET = CONFIGS / 'retinanet_biformer-s_fpn_1x_coco.py'
+UPERNET = CONFIGS / 'upernet_biformer-s_8xb2-160k_ade20k-512x512.py'
+
+
+def test_work_dir_is_named_after_the_config() -> None:
+    assert load_config(str(RETINANET)).work_dir == f'work_dirs/{RETINANET.stem}'
+    assert load_config(str(RETINANET), work_dir='here').work_dir == 'here'
+
+
+def test_options_override() -> None:
+    cfg = load_config(
+        str(RETINANET),
+        cfg_options={'model.backbone.arch': 't', 'randomness.seed': 1, 'load_from': 'x.pth'},
+    )
+    assert cfg.model.backbone.arch == 't'
+    assert cfg.randomness.seed == 1
+    assert cfg.load_from == 'x.pth'
+
+
+def test_missing_config_suggests_the_nearest() -> None:
+    mistyped = CONFIGS / 'retinanet_biformer-s_fpn_1x_cocoo.py'
+    with pytest.raises(UserError, match=r"not found: did you mean '.*-s_fpn_1x_coco\.py'"):
+        load_config(str(mistyped))
+
+
+def test_mistyped_option_suggests_the_nearest() -> None:
+    with pytest.raises(UserError, match="has no 'optim_wraper': did you mean 'optim_wrapper'"):
+        load_config(str(RETINANET), cfg_options={'optim_wraper.optimizer.lr': 1.0})
+
+
+def test_broken_config_names_the_file(tmp_path) -> None:
+    broken = tmp_path / 'broken.py'
+    broken.write_text('model = dict(')
+    with pytest.raises(UserError, match=r'broken\.py.*cannot be read'):
+        load_config(str(broken))
+
+
+@pytest.mark.parametrize('config', [RETINANET, UPERNET], ids=lambda path: path.stem)
+def test_data_root_reaches_every_dataset_and_metric(config) -> None:
+    cfg = load_config(str(config), data_root='/somewhere')
+    for split in ('train', 'val', 'test'):
+        assert cfg[f'{split}_dataloader'].dataset.data_root == '/somewhere'
+    if config is RETINANET:
+        expected = '/somewhere/annotations/instances_val2017.json'
+        assert cfg.val_evaluator.ann_file == cfg.test_evaluator.ann_file == expected
+
+
+def test_data_root_reaches_wrapped_datasets(tmp_path) -> None:
+    wrapped = tmp_path / 'wrapped.py'
+    wrapped.write_text(
+        f"_base_ = '{RETINANET}'\n"
+        "part = dict(type='CocoDataset', data_root='data/coco/', ann_file='a.json')\n"
+        'train_dataloader = dict(dataset=dict(_delete_=True, type="RepeatDataset", times=2,\n'
+        '    dataset=dict(type="ConcatDataset", datasets=[part, part])))\n'
+    )
+    cfg = load_config(str(wrapped), data_root='/somewhere')
+    parts = cfg.train_dataloader.dataset.dataset.datasets
+    assert [part.data_root for part in parts] == ['/somewhere'] * 2

@@ -1,0 +1,96 @@
+"""Checks of the data folder before a run starts."""
+
+import json
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+
+from mmbiformer.engine.data import check_data, read_category_names
+from mmbiformer.errors import UserError
+
+
+@pytest.fixture
+def coco(tmp_path) -> Path:
+    """The smallest folder that passes."""
+    (tmp_path / 'train').mkdir()
+    (tmp_path / 'train/1.jpg').touch()
+    (tmp_path / 'train.json').write_text(annotations('cat', 'dog', 'owl'))
+    return tmp_path
+
+
+def annotations(*names: str) -> str:
+    categories = [{'id': i, 'name': name} for i, name in enumerate(names)]
+    return json.dumps({'images': [], 'categories': categories, 'annotations': []})
+
+
+def config(root: Path, **options) -> Config:
+    dataset = dict(
+        type='CocoDataset',
+        data_root=str(root),
+        ann_file='train.json',
+        data_prefix=dict(img='train/'),
+        metainfo=dict(classes=('cat', 'dog')),
+    )
+    return Config(
+        dict(default_scope='mmdet', train_dataloader=dict(dataset={**dataset, **options}))
+    )
+
+
+def test_complete_folder_passes(coco) -> None:
+    check_data(config(coco), ('train', 'val'))
+
+
+def test_missing_root(coco) -> None:
+    with pytest.raises(UserError, match=r"data root '.*/no' not found: .*train/.*--data-root"):
+        check_data(config(coco / 'no'), ('train',))
+
+
+@pytest.mark.parametrize('lacking', ['train', 'train.json', 'train/1.jpg'])
+def test_lacking_parts(coco, lacking) -> None:
+    path = coco / lacking
+    if path.is_dir():
+        (path / '1.jpg').unlink()
+        path.rmdir()
+    else:
+        path.unlink()
+    name = 'train.json' if lacking == 'train.json' else 'train/'
+    with pytest.raises(UserError, match=f'lacks {name}'):
+        check_data(config(coco), ('train',))
+
+
+def test_unknown_class(coco) -> None:
+    wrong = config(coco, metainfo=dict(classes=('cat', 'dgo')))
+    with pytest.raises(UserError, match=r'classes dgo .* do not occur .* has cat, dog, owl'):
+        check_data(wrong, ('train',))
+
+
+def test_classes_in_another_order(coco) -> None:
+    wrong = config(coco, metainfo=dict(classes=('dog', 'cat')))
+    with pytest.raises(UserError, match=r'another order .* to cat, dog'):
+        check_data(wrong, ('train',))
+
+
+def test_default_classes_are_those_of_the_dataset(coco) -> None:
+    with pytest.raises(UserError, match=r'classes person, bicycle, .* do not occur'):
+        check_data(config(coco, metainfo=dict()), ('train',))
+
+
+@pytest.mark.parametrize(
+    'text',
+    ['', '<html>', annotations('cat')[:20], '{"categories": 3}', '{"categories": [{"id": 1}]}'],
+    ids=['empty', 'html', 'truncated', 'no list', 'no names'],
+)
+def test_broken_annotations_name_the_file(tmp_path, text) -> None:
+    path = tmp_path / 'broken.json'
+    path.write_text(text)
+    with pytest.raises(UserError, match=r'broken\.json.* is not a COCO annotation file'):
+        read_category_names(str(path))
+
+
+@pytest.mark.parametrize('indent', [None, 2])
+def test_category_names_in_the_order_of_the_file(tmp_path, indent) -> None:
+    path = tmp_path / 'a.json'
+    content = {'categories': [{'id': 7, 'name': 'dög'}, {'name': 'cat', 'id': 2}], 'images': []}
+    path.write_text(json.dumps(content, indent=indent, ensure_ascii=False), encoding='utf-8')
+    assert read_category_names(str(path)) == ['dög', 'cat']

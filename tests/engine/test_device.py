@@ -1,0 +1,59 @@
+"""What is taken out of a config on a machine without an accelerator is said."""
+
+import pytest
+from mmengine.config import Config
+
+from mmbiformer.engine import device
+from mmbiformer.errors import UserError
+
+
+@pytest.fixture
+def on(monkeypatch):
+    return lambda name: monkeypatch.setattr(device, 'get_device', lambda: name)
+
+
+def config() -> Config:
+    return Config(
+        dict(
+            optim_wrapper=dict(type='AmpOptimWrapper', loss_scale='dynamic', dtype='bfloat16'),
+            sync_bn='torch',
+        )
+    )
+
+
+def test_cpu_runs_in_float32_and_says_so(on) -> None:
+    on('cpu')
+    cfg = config()
+    notices = device.fit_to_device(cfg, 'none')
+    assert cfg.optim_wrapper == dict(type='OptimWrapper')
+    assert cfg.sync_bn is None
+    assert [notice.split()[0] for notice in notices] == ['AMP', 'SyncBN']
+
+
+def test_one_gpu_keeps_amp_and_turns_sync_bn_into_bn(on) -> None:
+    on('cuda')
+    cfg = config()
+    (notice,) = device.fit_to_device(cfg, 'none')
+    assert cfg.optim_wrapper.type == 'AmpOptimWrapper'
+    assert cfg.sync_bn is None
+    assert notice.startswith('SyncBN becomes BN')
+
+
+def test_many_gpus_keep_both(on) -> None:
+    on('cuda')
+    cfg = config()
+    assert device.fit_to_device(cfg, 'pytorch') == []
+    assert cfg.to_dict() == config().to_dict()
+
+
+def test_asking_for_amp_on_a_cpu_is_an_error(on) -> None:
+    on('cpu')
+    with pytest.raises(UserError, match='--amp needs an accelerator'):
+        device.set_amp(config())
+
+
+def test_amp_on_a_gpu(on) -> None:
+    on('cuda')
+    cfg = Config(dict(optim_wrapper=dict(type='OptimWrapper')))
+    device.set_amp(cfg)
+    assert cfg.optim_wrapper == dict(type='AmpOptimWrapper', loss_scale='dynamic')

@@ -1,0 +1,131 @@
+"""Wrong input ends in one line that names the thing and the remedy, and in exit code 2."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from toolbox import CONFIGS, IN_PROCESS, ROOT, run_tool
+
+from mmbiformer.datasets.shapes import make_shapes
+
+DETECTION = CONFIGS / 'retinanet_biformer_quickstart_shapes.py'
+SEGMENTATION = CONFIGS / 'fpn_biformer_quickstart_shapes.py'
+
+
+@pytest.fixture(scope='module')
+def shapes(tmp_path_factory):
+    return make_shapes(tmp_path_factory.mktemp('data') / 'shapes', num_train=2, num_val=2)
+
+
+@pytest.fixture
+def error(capsys, tmp_path, shapes):
+    """Run a tool that must fail; returns its one line."""
+
+    def run(tool: str, *args: object, root: object = None) -> str:
+        with pytest.raises(SystemExit) as stop:
+            run_tool(
+                tool,
+                *args,
+                *('--data-root', root or shapes, '--work-dir', tmp_path),
+                *('--cfg-options', *IN_PROCESS),
+            )
+        assert stop.value.code == 2
+        (line,) = [line for line in capsys.readouterr().err.splitlines() if 'error:' in line]
+        return line
+
+    return run
+
+
+def test_config_not_found(error) -> None:
+    assert 'did you mean' in error('train', CONFIGS / 'retinanet_biformer-s_fpn_1x_cco.py')
+
+
+def test_data_root_not_found(error) -> None:
+    line = error('train', DETECTION, root='/no/such/folder')
+    assert "'/no/such/folder' not found" in line and '--data-root' in line
+
+
+def test_data_root_lacks_a_folder(error, tmp_path) -> None:
+    (tmp_path / 'images/training').mkdir(parents=True)
+    (tmp_path / 'images/training/1.jpg').touch()
+    assert 'lacks annotations/training' in error('train', SEGMENTATION, root=tmp_path)
+
+
+def test_class_names_that_do_not_occur(error, shapes, tmp_path) -> None:
+    root = tmp_path / 'renamed'
+    (root / 'annotations').mkdir(parents=True)
+    (root / 'images').symlink_to(shapes / 'images')
+    for path in (shapes / 'annotations').glob('*.json'):
+        content = json.loads(path.read_text())
+        content['categories'][0]['name'] = 'disc'
+        (root / 'annotations' / path.name).write_text(json.dumps(content))
+    line = error('train', DETECTION, root=root)
+    assert 'classes circle' in line and 'disc' in line and 'metainfo.classes' in line
+
+
+@pytest.mark.parametrize('option', ['--resume', '--pretrained'])
+def test_checkpoint_to_train_from_not_found(error, option) -> None:
+    assert "checkpoint 'no.pth' not found" in error('train', DETECTION, option, 'no.pth')
+
+
+def test_nothing_to_resume(error) -> None:
+    assert 'nothing to resume' in error('train', DETECTION, '--resume')
+
+
+def test_last_checkpoint_is_gone(error, tmp_path) -> None:
+    (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'epoch_1.pth'))
+    line = error('train', DETECTION, '--resume')
+    assert 'epoch_1.pth' in line and 'not found' in line
+
+
+def test_checkpoint_to_test_not_found(error) -> None:
+    assert "checkpoint 'no.pth' not found" in error('test', DETECTION, 'no.pth')
+
+
+@pytest.mark.parametrize('task', [DETECTION, SEGMENTATION], ids=['detection', 'segmentation'])
+def test_checkpoint_of_another_backbone(error, tmp_path, task) -> None:
+    weights = {'backbone.layer1.0.conv1.weight': torch.zeros(1), 'bbox_head.x': torch.zeros(1)}
+    torch.save({'state_dict': weights}, tmp_path / 'resnet.pth')
+    line = error('test', task, tmp_path / 'resnet.pth')
+    assert 'another architecture' in line and 'layer1.0.conv1.weight' in line
+
+
+def test_checkpoint_of_another_head(error, tmp_path) -> None:
+    from mmengine.registry import MODELS
+
+    from mmbiformer.engine import load_config
+
+    model = MODELS.build(load_config(str(SEGMENTATION)).model)
+    torch.save({'state_dict': model.state_dict()}, tmp_path / 'segmenter.pth')
+    line = error('test', DETECTION, tmp_path / 'segmenter.pth')
+    assert 'segmenter.pth' in line and 'bbox_head' in line and 'decode_head' in line
+
+
+def test_file_that_is_no_checkpoint(error, tmp_path) -> None:
+    (tmp_path / 'text.pth').write_text('not a checkpoint')
+    line = error('test', DETECTION, tmp_path / 'text.pth')
+    assert 'text.pth' in line
+
+
+def test_pretrained_of_another_architecture(error, tmp_path) -> None:
+    torch.save({'model': {'conv1.weight': torch.zeros(1)}}, tmp_path / 'resnet.pth')
+    line = error('train', DETECTION, '--pretrained', tmp_path / 'resnet.pth')
+    assert 'another architecture' in line and 'conv1.weight' in line
+
+
+def test_options_that_do_not_fit(error, tmp_path) -> None:
+    checkpoint = tmp_path / 'any.pth'
+    checkpoint.touch()
+    assert '--tta needs' in error('test', DETECTION, checkpoint, '--tta')
+    assert 'name it *.pkl' in error('test', DETECTION, checkpoint, '--out', 'results.json')
+
+
+def test_no_traceback_from_the_shell() -> None:
+    done = subprocess.run(
+        [sys.executable, 'tools/train.py', 'no.py'], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("error: config 'no.py' not found")
+    assert 'Traceback' not in done.stderr
