@@ -5,9 +5,12 @@ mm files (``state_dict``, the backbone's names behind ``backbone.``) and bare st
 """
 
 import re
+import zipfile
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
+import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
@@ -25,6 +28,7 @@ _RENAMES = (
 _CLASSIFIER = re.compile(r'^(norm|head)\.')
 _OUT_NORM = re.compile(r'^norm(\d)\.')
 _STAGE = re.compile(r'^(?:stages|downsample_layers)\.(\d)\.')
+_LAST_NORM = re.compile(r'^stages\.(\d)\.(\d+)\.norm2\.weight$')
 _BACKBONE = 'backbone.'
 
 
@@ -37,6 +41,32 @@ def convert_name(name: str) -> str:
     for pattern, replacement in _RENAMES:
         name = pattern.sub(replacement, name)
     return name
+
+
+def load_file(path: str | Path) -> Mapping:
+    """Read a checkpoint file to the CPU without running any code in it.
+
+    Objects that are no tensors or plain values, such as the training arguments in official files
+    and the message hub in mm ones, come back as empty placeholders.
+
+    Raises:
+        CheckpointError: If the file is missing or is no checkpoint.
+    """
+    if not Path(path).is_file():
+        raise CheckpointError(f"checkpoint '{path}' not found: check the path")
+    try:
+        # Files written before torch 1.6 are no archives, and torch cannot list what is in them.
+        is_archive = zipfile.is_zipfile(path)
+        objects = torch.serialization.get_unsafe_globals_in_checkpoint(path) if is_archive else []
+        with torch.serialization.safe_globals([(_Ignored, name) for name in objects]):
+            checkpoint = torch.load(path, map_location='cpu', weights_only=True)
+    except Exception as error:  # torch raises anything from KeyError to RuntimeError
+        raise CheckpointError(
+            f"'{path}' cannot be read as a checkpoint: {str(error).strip() or repr(error)}"
+        ) from error
+    if not isinstance(checkpoint, Mapping) or not all(isinstance(key, str) for key in checkpoint):
+        raise CheckpointError(f"'{path}' holds no state dict: give a file of a model's weights")
+    return checkpoint
 
 
 def read_state_dict(checkpoint: Mapping) -> OrderedDict[str, Tensor]:
@@ -61,7 +91,38 @@ def read_state_dict(checkpoint: Mapping) -> OrderedDict[str, Tensor]:
     return state_dict
 
 
-def adapt_state_dict(module: nn.Module, state_dict: dict, prefix: str, strict: bool) -> None:
+def infer_arch(state_dict: Mapping[str, Tensor], arch_settings: Mapping[str, Mapping]) -> str:
+    """Name the architecture that a backbone's tensors belong to.
+
+    Args:
+        state_dict (Mapping[str, Tensor]): As :func:`read_state_dict` returns it.
+        arch_settings (Mapping[str, Mapping]): ``embed_dims`` and ``depths`` of every name.
+
+    Raises:
+        CheckpointError: If the tensors fit none of them.
+    """
+    widths: dict[int, int] = {}
+    depths: dict[int, int] = {}
+    for name, value in state_dict.items():
+        if match := _LAST_NORM.match(name):
+            stage, block = int(match[1]), int(match[2])
+            widths[stage] = value.numel()
+            depths[stage] = max(depths.get(stage, 0), block + 1)
+    found = tuple(tuple(values[stage] for stage in sorted(values)) for values in (widths, depths))
+    for arch, settings in arch_settings.items():
+        if found == (settings['embed_dims'], settings['depths']):
+            return arch
+    if not widths:
+        raise CheckpointError(
+            'the checkpoint is of no BiFormer: none of its names is stages.0.0.norm2.weight'
+        )
+    raise CheckpointError(
+        f'the checkpoint has embed_dims={found[0]} and depths={found[1]}, which is none of '
+        f'{", ".join(arch_settings)}'
+    )
+
+
+def adapt_state_dict(module: nn.Module, state_dict: dict, prefix: str, strict: bool) -> list[str]:
     """Rewrite a state dict in place so that it holds just what a backbone loads.
 
     Args:
@@ -69,6 +130,9 @@ def adapt_state_dict(module: nn.Module, state_dict: dict, prefix: str, strict: b
         state_dict (dict): As ``Module._load_from_state_dict`` gets it.
         prefix (str): The backbone's name in the model, with a dot, or ''.
         strict (bool): Raise where something is missing, unexpected or wrongly shaped.
+
+    Returns:
+        list[str]: Names of the output norms that the state dict lacks: they stay new.
 
     Raises:
         CheckpointError: If ``strict`` and the state dict does not fit. Absent are allowed: the
@@ -95,6 +159,20 @@ def adapt_state_dict(module: nn.Module, state_dict: dict, prefix: str, strict: b
             logger='current',
         )
     state_dict.update((prefix + name, value) for name, value in found.items())
+    return new
+
+
+class _Ignored:
+    """Stands for an object in a checkpoint file that is not wanted."""
+
+    def __new__(cls, *args: object) -> '_Ignored':
+        return super().__new__(cls)
+
+    def __init__(self, *args: object) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        pass
 
 
 def _own_tensors(module: nn.Module) -> Iterable[tuple[str, Tensor]]:

@@ -72,6 +72,7 @@ class BiFormer(BaseModule):
         'small': dict(embed_dims=(64, 128, 256, 512), depths=(4, 4, 18, 4)),
         'base': dict(embed_dims=(96, 192, 384, 768), depths=(4, 4, 18, 4)),
     }
+    _is_lenient = False  # while load_state_dict(strict=False) runs
 
     def __init__(
         self,
@@ -198,10 +199,24 @@ class BiFormer(BaseModule):
             module.eval()
             module.requires_grad_(False)
 
+    def load_state_dict(
+        self, state_dict: Mapping[str, Tensor], strict: bool = True, assign: bool = False
+    ) -> object:
+        """As torch's; official names load too, and output norms may be absent."""
+        # Torch tells _load_from_state_dict to be strict whatever it was told itself.
+        self._is_lenient = not strict
+        try:
+            return super().load_state_dict(state_dict, strict, assign)
+        finally:
+            self._is_lenient = False
+
     def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, *messages) -> None:
         # Official names become ours before anything is matched. mmengine's loader passes strict
         # here and then only warns of what does not fit, so the check must be our own.
-        adapt_state_dict(self, state_dict, prefix, strict)
+        must_fit = strict and not self._is_lenient
+        new = adapt_state_dict(self, state_dict, prefix, must_fit)
+        if must_fit:  # the new are accounted for: nothing shall report them as missing
+            state_dict.update((prefix + name, self.get_parameter(name)) for name in new)
         super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, *messages)
 
     @classmethod

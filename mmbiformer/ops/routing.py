@@ -51,7 +51,17 @@ def routing_indices(
 
     Returns:
         Tensor: int64 region numbers of shape (B, R, topk), in no particular order.
+
+    Raises:
+        ValueError: If ``topk`` is out of range or only one pad vector is given.
     """
+    if not 1 <= topk <= partition_factor**2:
+        raise ValueError(
+            f'topk={topk} must be from 1 to the {partition_factor**2} regions of '
+            f'partition_factor={partition_factor}'
+        )
+    if (pad_query is None) != (pad_key is None):
+        raise ValueError('pad_query and pad_key go together: give both or none')
     q, k = q.detach(), k.detach()
     if pad_key is not None:
         pad_query, pad_key = pad_query.detach(), pad_key.detach()

@@ -1,0 +1,99 @@
+"""The official implementation's outputs and gradients, to 1e-9 of their largest value."""
+
+import pytest
+import torch
+from golden import assert_grads, assert_probe, golden_cases, normal, official_state_dict
+from torch import nn
+
+from mmbiformer import BiFormer
+from mmbiformer.checkpoint import convert_name
+from mmbiformer.layers import BiLevelRoutingAttention
+from mmbiformer.ops import BACKENDS
+
+CASES = golden_cases()
+BACKBONES = [name for name, case in CASES.items() if case['kind'] == 'backbone']
+ATTENTIONS = ['attn_divisible', 'attn_padded', 'attn_all_pad_regions', 'attn_topk_all']
+CLASSIFIER = 'tiny_224_classification'
+# The reference backend's backward is as slow as the official one; the tiny case shows it is right.
+FORWARD_ONLY = {('small_detection_S16_not_divisible', 'reference')}
+
+
+def assert_gradients(case: dict, x: torch.Tensor, outs, named_grads) -> None:
+    """Back-propagate the loss of the golden file; check the input's and the parameters' gradients.
+
+    ``named_grads`` maps an official name to the gradient, after the backward pass.
+    """
+    sum(
+        (out * normal(case['seed'] + 1 + i, out.shape)).sum() for i, out in enumerate(outs)
+    ).backward()
+    assert_probe(x.grad, case['grad_input'])
+    assert_grads({name: named_grads(name) for name in case['grad_params']}, case['grad_params'])
+
+
+def test_the_file_has_the_expected_cases():
+    assert len(BACKBONES) == 4
+    assert sum('grad_params' in CASES[name] for name in BACKBONES) == 2
+    assert set(ATTENTIONS) < set(CASES)
+
+
+@pytest.mark.parametrize('backend', BACKENDS)
+@pytest.mark.parametrize('name', ATTENTIONS)
+def test_attention(name, backend):
+    case = CASES[name]
+    args = case['args']
+    attention = BiLevelRoutingAttention(
+        args['dim'], args['num_heads'], args['n_win'], args['topk'], backend=backend
+    ).double()
+    ours = {
+        official: convert_name(f'block.attn.{official}').removeprefix('block.attn.')
+        for official in case['params']
+    }
+    attention.load_state_dict({ours[n]: value for n, value in official_state_dict(case).items()})
+    x = normal(case['seed'], case['input_shape']).requires_grad_()
+    out = attention(x)
+    assert_probe(out.detach(), case['output'])
+    assert case['grad_params'].keys() == case['params'].keys()
+    params = dict(attention.named_parameters())
+    assert_gradients(case, x, [out], lambda official: params[ours[official]].grad)
+
+
+@pytest.mark.parametrize('backend', BACKENDS)
+@pytest.mark.parametrize('name', BACKBONES)
+def test_backbone(name, backend):
+    case = CASES[name]
+    with_grad = 'grad_input' in case and (name, backend) not in FORWARD_ONLY
+    with torch.device('meta'):
+        backbone = BiFormer(
+            case['arch'], partition_factor=case['n_win'], attention_backend=backend
+        )
+    assert sum(p.numel() for p in backbone.parameters()) == case['n_params']
+    backbone.load_state_dict(official_state_dict(case), assign=True)
+    backbone.eval()
+    x = normal(case['seed'], case['input_shape']).requires_grad_(with_grad)
+    with torch.set_grad_enabled(with_grad):
+        outs = backbone(x)
+    assert len(outs) == len(case['outputs'])
+    for out, probe in zip(outs, case['outputs'], strict=True):
+        assert_probe(out.detach(), probe)
+    if with_grad:
+        params = dict(backbone.named_parameters())
+        assert params.keys() == {convert_name(official) for official in case['grad_params']}
+        assert_gradients(case, x, outs, lambda official: params[convert_name(official)].grad)
+
+
+def test_classifier():
+    # The backbone under the official head: a BatchNorm, the mean over the map, a linear layer.
+    case = CASES[CLASSIFIER]
+    backbone = BiFormer(case['arch'], partition_factor=case['n_win'], out_indices=(3,)).double()
+    weights = official_state_dict(case)
+    backbone.norm3 = nn.Identity()  # the official head sees the map before any output norm
+    backbone.load_state_dict(weights)
+    norm, head = nn.BatchNorm2d(512), nn.Linear(512, 1000)
+    classifier = nn.ModuleDict(dict(norm=norm, head=head)).double()
+    classifier.load_state_dict({n: v for n, v in weights.items() if n.split('.')[0] in classifier})
+    model = nn.ModuleList([backbone, classifier]).eval()
+    assert sum(p.numel() for p in model.parameters()) == case['n_params']
+    with torch.no_grad():
+        (features,) = backbone(normal(case['seed'], case['input_shape']))
+        logits = head(norm(features).flatten(2).mean(-1))
+    assert_probe(logits, case['outputs'][0])

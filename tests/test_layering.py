@@ -1,0 +1,97 @@
+"""Imports run one way: ops <- layers <- backbones; nothing in the package uses tools or tests."""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / 'mmbiformer'
+MM = {'mmcv', 'mmdet', 'mmseg'}
+# What each part may import, besides the standard library and itself.
+ALLOWED = {
+    'ops': {'torch'},
+    'layers': {'torch', 'einops', 'mmbiformer.ops'},
+    'backbones': {
+        'torch',
+        'mmengine',
+        'mmbiformer.ops',
+        'mmbiformer.layers',
+        'mmbiformer.checkpoint',
+        'mmbiformer.registry',
+    },
+    'registry': {'mmengine'},
+    'checkpoint': {'torch', 'mmengine', 'mmbiformer.errors'},
+    'errors': set(),
+    'stack': {'torch', 'mmbiformer.errors'},
+}
+
+
+def imported_modules(source: str, package: str) -> set[str]:
+    """Every module that the source imports at any level of nesting, relative ones made absolute.
+
+    Of ``from mmbiformer import x`` it is ``mmbiformer.x``.
+    """
+    modules = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            modules.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package.split('.')[: -node.level + 1 or None] if node.level else []
+            base = '.'.join([*base, *filter(None, [node.module])])
+            whole = base == 'mmbiformer'
+            modules.update(f'{base}.{alias.name}' if whole else base for alias in node.names)
+    return modules
+
+
+def imports_of(path: Path) -> set[str]:
+    """What a file of the package imports: top-level names, and the package's own by their part."""
+    package = '.'.join(path.relative_to(PACKAGE.parent).parts[:-1])
+    modules = set()
+    for name in imported_modules(path.read_text(), package):
+        parts = name.split('.')
+        modules.add('.'.join(parts[: 2 if parts[0] == 'mmbiformer' else 1]))
+    return {name for name in modules if name not in sys.stdlib_module_names}
+
+
+def files_of(part: str) -> list[Path]:
+    return sorted((PACKAGE / part).rglob('*.py')) or [PACKAGE / f'{part}.py']
+
+
+@pytest.mark.parametrize('part', ALLOWED)
+def test_imports_run_one_way(part):
+    files = files_of(part)
+    assert all(path.exists() for path in files)
+    for path in files:
+        assert imports_of(path) <= ALLOWED[part] | {f'mmbiformer.{part}'}, path
+
+
+def test_nothing_in_the_package_uses_tools_or_tests():
+    files = sorted(PACKAGE.rglob('*.py'))
+    assert len(files) > 10
+    outside = {'tools', 'tests', *(path.stem for path in Path(__file__).parent.glob('*.py'))}
+    for path in files:
+        assert not imports_of(path) & outside, path
+
+
+def test_the_package_itself_imports_no_mm_package_at_once():
+    # Lazy imports inside functions are allowed here: they keep `mmbiformer.ops` light.
+    tree = ast.parse((PACKAGE / '__init__.py').read_text())
+    top = ast.Module([x for x in tree.body if isinstance(x, ast.Import | ast.ImportFrom)], [])
+    assert imported_modules(ast.unparse(top), 'mmbiformer') == {'warnings', 'mmbiformer.stack'}
+
+
+@pytest.mark.parametrize(
+    ('source', 'modules'),
+    [
+        ('import torch.nn as nn, os', {'torch.nn', 'os'}),
+        ('from . import gathered', {'mmbiformer.ops'}),
+        ('from .regions import x', {'mmbiformer.ops.regions'}),
+        ('from ..layers import x', {'mmbiformer.layers'}),
+        ('from .. import layers', {'mmbiformer.layers'}),
+        ('from mmbiformer import ops, layers', {'mmbiformer.ops', 'mmbiformer.layers'}),
+        ('def f():\n    from mmdet.registry import MODELS', {'mmdet.registry'}),
+    ],
+)
+def test_imports_are_read_right(source, modules):
+    assert imported_modules(source, 'mmbiformer.ops') == modules

@@ -1,0 +1,59 @@
+"""The package builds from any mm config with no custom_imports, and imports no more than it needs.
+
+Each case runs in a fresh interpreter, as what another test imported would hide a missing import.
+"""
+
+import subprocess
+import sys
+
+import pytest
+
+
+def run(code: str) -> str:
+    result = subprocess.run(
+        [sys.executable, '-W', 'ignore', '-c', code], capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout.strip()
+
+
+@pytest.mark.parametrize(
+    ('package', 'name'),
+    [
+        ('mmdet', 'type="mmbiformer.BiFormer"'),
+        ('mmseg', 'type="mmbiformer.BiFormer"'),
+        ('mmengine', 'type="mmbiformer.BiFormer"'),
+        ('mmengine', 'type="BiFormer", _scope_="mmbiformer"'),
+    ],
+    ids=['mmdet', 'mmseg', 'mmengine', 'scope'],
+)
+def test_builds_from_the_registry_of(package, name):
+    module = run(
+        f'from {package}.registry import MODELS\n'
+        f'cfg = dict({name}, arch="t", out_indices=(0, ))\n'
+        'print(type(MODELS.build(cfg)).__module__)'
+    )
+    assert module == 'mmbiformer.backbones.biformer'
+
+
+@pytest.mark.parametrize(
+    ('module', 'absent'),
+    [
+        ('mmbiformer.ops', ['torchvision', 'einops', 'mmengine', 'mmcv', 'mmdet', 'mmseg']),
+        ('mmbiformer.layers', ['torchvision', 'mmengine', 'mmcv', 'mmdet', 'mmseg']),
+        ('mmbiformer.backbones', ['torchvision', 'mmcv', 'mmdet', 'mmseg']),
+    ],
+)
+def test_imports_no_more_than_it_needs(module, absent):
+    loaded = run(f'import sys, {module}; print(*sys.modules)').split()
+    assert module in loaded
+    assert not set(absent) & set(loaded)
+
+
+def test_the_class_is_the_packages_own():
+    import mmbiformer
+    from mmbiformer.registry import MODELS
+
+    assert MODELS.get('mmbiformer.BiFormer') is MODELS.get('BiFormer') is mmbiformer.BiFormer
+    with pytest.raises(AttributeError, match="'mmbiformer' has no attribute 'BiFromer'"):
+        mmbiformer.BiFromer  # noqa: B018
