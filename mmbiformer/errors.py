@@ -1,5 +1,5 @@
 """The error a user can mend."""
 
 
-class UserError(Exception):
+class UserError(ValueError):
     """One line that names the thing, its value and the remedy; tools print it and exit with 2."""

@@ -32,21 +32,18 @@ def advise_batch_size(cfg: Config, world_size: int) -> str | None:
     """
     scaling = cfg.get('auto_scale_lr', {})
     base = scaling.get('base_batch_size')
-    total = cfg.train_dataloader.batch_size * world_size
-    if not base or total == base:
+    total = cfg.train_dataloader.get('batch_size', 0) * world_size
+    lr = cfg.optim_wrapper.get('optimizer', {}).get('lr')
+    if not base or not total or not lr or total == base:
         return None
-    by_iteration = cfg.train_cfg.get('max_iters')
-    iterations = (
-        f'and train {round(by_iteration * base / total)} iterations instead of {by_iteration} to '
-        'see as many images (train_cfg.max_iters and the end of param_scheduler)'
-        if by_iteration
-        else ''
-    )
-    if scaling.get('enable'):
-        advice = f'--auto-scale-lr scales the lr by {total / base:g}' if by_iteration else ''
-    else:
-        lr = cfg.optim_wrapper.optimizer.lr
-        advice = f'lr {lr * total / base:.4g} instead of {lr:g} would fit: pass --auto-scale-lr'
+    advice = []
+    if not scaling.get('enable'):
+        advice.append(f'lr {lr * total / base:.4g} instead of {lr:g} fits it (--auto-scale-lr)')
+    if iterations := cfg.train_cfg.get('max_iters'):
+        advice.append(
+            f'{round(iterations * base / total)} iterations instead of {iterations} see as many '
+            'images (train_cfg.max_iters and the end of param_scheduler)'
+        )
     if not advice:
         return None
-    return f"the total batch is {total}, the recipe's {base}: {advice} {iterations}".rstrip()
+    return f"the total batch is {total}, the recipe's {base}: {'; '.join(advice)}"

@@ -43,6 +43,8 @@ def build_trainer(
         cfg.resume = True
         cfg.load_from = _find_checkpoint(cfg.work_dir) if resume == 'auto' else resume
     if pretrained is not None:
+        if 'backbone' not in cfg.model:
+            raise UserError('--pretrained needs a model with a backbone: use load_from instead')
         cfg.model.backbone.init_cfg = dict(type='Pretrained', checkpoint=pretrained)
     init_cfg = cfg.model.get('backbone', {}).get('init_cfg')
     init_cfg = init_cfg if isinstance(init_cfg, dict) else {}
@@ -137,7 +139,9 @@ def _set_out(cfg: Config, out: str) -> None:
 
 
 def _set_show_dir(cfg: Config, show_dir: str) -> None:
-    hook = cfg.default_hooks.visualization
+    hook = cfg.default_hooks.get('visualization')
+    if hook is None:
+        raise UserError('--show-dir needs default_hooks.visualization in the config: add it')
     hook.draw = True
     if cfg.default_scope == 'mmseg':
         hook.interval = 1

@@ -1,0 +1,1 @@
+"""Data sets. Needs numpy, opencv and pycocotools."""

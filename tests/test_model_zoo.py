@@ -1,0 +1,55 @@
+"""Metafile and model zoo page: the published numbers, marked as published."""
+
+import re
+
+import yaml
+from zoo import CONFIGS, MASK_RCNN, NAMES, RETINANET, ROOT, SEMANTIC_FPN, UPERNET, load
+
+# Copied from arXiv 2303.08810.
+BOX = ('box AP', 'box AP50', 'box AP75', 'box APs', 'box APm', 'box APl')
+MASK = ('mask AP', 'mask AP50', 'mask AP75')
+MIOU = ('mIoU', 'mIoU(ms+flip)')
+PUBLISHED = {
+    RETINANET.format('s'): [(BOX, (45.9, 66.9, 49.4, 30.2, 49.6, 61.7))],
+    RETINANET.format('b'): [(BOX, (47.1, 68.5, 50.4, 31.3, 50.8, 62.6))],
+    MASK_RCNN.format('s'): [(BOX[:3], (47.8, 69.8, 52.3)), (MASK, (43.2, 66.8, 46.5))],
+    MASK_RCNN.format('b'): [(BOX[:3], (48.6, 70.5, 53.8)), (MASK, (43.7, 67.6, 47.1))],
+    SEMANTIC_FPN.format('s'): [(MIOU[:1], (48.9,))],
+    SEMANTIC_FPN.format('b'): [(MIOU[:1], (49.9,))],
+    UPERNET.format('s'): [(MIOU, (49.8, 50.8))],
+    UPERNET.format('b'): [(MIOU, (51.0, 51.7))],
+}
+
+
+def metafile_models() -> dict:
+    index = yaml.safe_load((ROOT / 'model-index.yml').read_text())
+    files = [yaml.safe_load((ROOT / path).read_text()) for path in index['Import']]
+    return {model['Name']: model for file in files for model in file['Models']}
+
+
+def test_metafile_lists_the_published_results_and_no_others():
+    models = metafile_models()
+    assert sorted(models) == sorted(PUBLISHED)
+    for name, model in models.items():
+        expected = [dict(zip(keys, values, strict=True)) for keys, values in PUBLISHED[name]]
+        assert [result['Metrics'] for result in model['Results']] == expected
+
+
+def test_metafile_describes_its_configs():
+    for name, model in metafile_models().items():
+        assert ROOT / model['Config'] == CONFIGS[name]
+        assert 'Weights' not in model
+        metadata, cfg = model['Metadata'], load(name)
+        source = 'published by the paper (arXiv 2303.08810), not measured by this project'
+        assert metadata['Results Source'] == source
+        assert metadata['Batch Size'] == cfg.auto_scale_lr.base_batch_size
+        length = metadata.get('Epochs') or metadata.get('Iterations')
+        assert length == cfg.train_cfg.get('max_epochs', cfg.train_cfg.get('max_iters'))
+
+
+def test_readme_has_a_row_per_config_with_the_published_numbers():
+    rows = (ROOT / 'configs/biformer/README.md').read_text().splitlines()
+    for name in NAMES:
+        (row,) = [row for row in rows if f'({name}.py)' in row]
+        numbers = tuple(float(cell) for cell in re.findall(r'\| (\d+\.\d+) (?=\|)', row))
+        assert numbers == tuple(value for _, values in PUBLISHED.get(name, []) for value in values)
