@@ -27,5 +27,6 @@ param_scheduler = [
     dict(type='CosineAnnealingLR', T_max=num_iters, by_epoch=False, begin=0, end=num_iters),
 ]
 default_hooks = dict(logger=dict(interval=20), checkpoint=dict(interval=num_iters))
+auto_scale_lr = dict(enable=False, base_batch_size=8)
 log_processor = dict(window_size=20)
 randomness = dict(seed=0)

@@ -56,5 +56,6 @@ param_scheduler = [
     ),
 ]
 default_hooks = dict(logger=dict(interval=50), checkpoint=dict(interval=1, max_keep_ckpts=2))
+auto_scale_lr = dict(enable=False, base_batch_size=4)
 log_processor = dict(window_size=50)
 randomness = dict(seed=0)

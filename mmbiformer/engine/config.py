@@ -11,7 +11,14 @@ from mmbiformer.stack import require
 from .data import set_data_root
 
 # What mmengine's Runner reads besides what the shipped configs set.
-RUNNER_KEYS = {'cfg', 'compile', 'find_unused_parameters', 'load_from', 'model_wrapper_cfg'}
+RUNNER_KEYS = {
+    'auto_scale_lr',
+    'cfg',
+    'compile',
+    'find_unused_parameters',
+    'load_from',
+    'model_wrapper_cfg',
+}
 RUNNER_KEYS |= {'randomness', 'resume', 'sync_bn', 'custom_hooks', 'custom_imports', 'work_dir'}
 
 

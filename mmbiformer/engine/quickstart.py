@@ -1,5 +1,6 @@
 """Train, evaluate and draw a small model on the generated shapes, from one call."""
 
+import os
 import time
 from pathlib import Path
 
@@ -48,8 +49,8 @@ def quickstart(config: str, data_root: str = 'data/shapes') -> str:
     return (
         f'{format_table(columns, metrics)}\n\n'
         f'training took {minutes:.1f} minutes\n'
-        f'checkpoint    {checkpoint}\n'
-        f'pictures      {pictures} (ground truth left, predictions right)'
+        f'checkpoint    {os.path.relpath(checkpoint)}\n'
+        f'pictures      {pictures}'
     )
 
 

@@ -145,7 +145,8 @@ def _set_show_dir(cfg: Config, show_dir: str) -> None:
     hook.draw = True
     if cfg.default_scope == 'mmseg':
         hook.interval = 1
-        cfg.visualizer.save_dir = show_dir
+        # Visualizers are global by name: one of an earlier run would keep its own folder.
+        cfg.visualizer.update(save_dir=show_dir, name=f'visualizer of {show_dir}')
     else:
         hook.test_out_dir = os.path.abspath(show_dir)
 

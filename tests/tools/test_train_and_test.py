@@ -1,0 +1,128 @@
+"""What the options of tools/train.py and tools/test.py do, on a handful of generated images."""
+
+import json
+import pickle
+
+import pytest
+import torch
+from toolbox import CONFIGS, IN_PROCESS, run_tool
+
+from mmbiformer.datasets.shapes import make_shapes
+from mmbiformer.engine import load_config
+
+NUM_VAL = 3
+DETECTION = CONFIGS / 'retinanet_biformer_quickstart_shapes.py'
+SEGMENTATION = CONFIGS / 'fpn_biformer_quickstart_shapes.py'
+TASKS = pytest.mark.parametrize(
+    'config', [DETECTION, SEGMENTATION], ids=['detection', 'segmentation']
+)
+TTA = """
+tta_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='TestTimeAug', transforms=[
+        [dict(type='RandomFlip', prob=0.0), dict(type='RandomFlip', prob=1.0)],
+        [dict(type='LoadAnnotations', reduce_zero_label=True)],
+        [dict(type='PackSegInputs')],
+    ]),
+]
+"""
+
+
+@pytest.fixture(scope='module')
+def shapes(tmp_path_factory):
+    root = tmp_path_factory.mktemp('data') / 'shapes'
+    return make_shapes(root, num_train=4, num_val=NUM_VAL)
+
+
+def untrained(config, folder, **changes):
+    """A checkpoint with the weights that a model of this config begins with."""
+    from mmengine.registry import MODELS, DefaultScope
+
+    cfg = load_config(str(config))
+    cfg.model.backbone.update(changes)
+    torch.manual_seed(0)
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        model = MODELS.build(cfg.model)
+    path = folder / 'untrained.pth'
+    torch.save({'state_dict': model.state_dict()}, path)
+    return path, model
+
+
+def metrics_of(folder):
+    (path,) = [path for path in folder.glob('*/*.json') if path.parent.name == path.stem]
+    return json.loads(path.read_text())
+
+
+@TASKS
+def test_pictures_and_predictions_are_written(tmp_path, shapes, config) -> None:
+    checkpoint, _ = untrained(config, tmp_path)
+    for run in ('first', 'second'):
+        folder = tmp_path / run
+        out = folder / ('maps' if config is SEGMENTATION else 'detections.pkl')
+        run_tool(
+            *('test', config, checkpoint, '--data-root', shapes, '--work-dir', folder),
+            *('--show-dir', folder / 'pictures', '--out', out, '--cfg-options', *IN_PROCESS),
+        )
+        pictures = [*(folder / 'pictures').rglob('*.jpg'), *(folder / 'pictures').rglob('*.png')]
+        assert len(pictures) == NUM_VAL
+        if config is SEGMENTATION:
+            assert len(list(out.glob('*.png'))) == NUM_VAL
+        else:
+            assert len(pickle.loads(out.read_bytes())) == NUM_VAL
+
+
+def test_test_time_augmentation_changes_the_result(tmp_path, shapes) -> None:
+    checkpoint, _ = untrained(SEGMENTATION, tmp_path)
+    config = tmp_path / 'tta.py'
+    config.write_text(f"_base_ = '{SEGMENTATION}'\n{TTA}")
+    found = []
+    for option in ([], ['--tta']):
+        folder = tmp_path / f'with{len(option)}'
+        run_tool(
+            *('test', config, checkpoint, '--data-root', shapes, '--work-dir', folder),
+            *(*option, '--cfg-options', *IN_PROCESS),
+        )
+        found.append(metrics_of(folder)['aAcc'])
+    assert found[0] != found[1]
+
+
+def test_resume_goes_on_where_it_stopped(tmp_path, shapes) -> None:
+    common = ['--data-root', shapes, '--work-dir', tmp_path, '--cfg-options', *IN_PROCESS]
+    run_tool('train', DETECTION, *common, 'train_cfg.max_epochs=1', 'train_cfg.val_interval=9')
+    assert torch.load(tmp_path / 'epoch_1.pth', weights_only=False)['meta']['iter'] == 1
+    run_tool(
+        *('train', DETECTION, '--resume', *common),
+        *('train_cfg.max_epochs=2', 'train_cfg.val_interval=9'),
+    )
+    assert torch.load(tmp_path / 'epoch_2.pth', weights_only=False)['meta']['iter'] == 2
+
+
+@TASKS
+def test_pretrained_starts_from_the_file(tmp_path, shapes, config) -> None:
+    checkpoint, model = untrained(config, tmp_path)
+    schedule = {
+        DETECTION: ['train_cfg.max_epochs=1', 'train_cfg.val_interval=9'],
+        SEGMENTATION: [
+            'train_cfg.max_iters=1',
+            'train_cfg.val_interval=9',
+            'default_hooks.checkpoint.interval=1',
+        ],
+    }[config]
+    run_tool(
+        *('train', config, '--pretrained', checkpoint),
+        *('--data-root', shapes, '--work-dir', tmp_path, '--cfg-options', *IN_PROCESS, *schedule),
+        *('optim_wrapper.optimizer.lr=0', 'optim_wrapper.optimizer.weight_decay=0'),
+    )
+    trained = torch.load((tmp_path / 'last_checkpoint').read_text(), weights_only=False)
+    for name, value in model.backbone.named_parameters():
+        assert torch.equal(trained['state_dict'][f'backbone.{name}'], value), name
+
+
+def test_batch_that_is_not_the_recipes_is_said(tmp_path, shapes) -> None:
+    run_tool(
+        *('train', DETECTION, '--data-root', shapes, '--work-dir', tmp_path, '--cfg-options'),
+        *(*IN_PROCESS, 'train_cfg.max_epochs=1', 'train_cfg.val_interval=9'),
+        'auto_scale_lr.base_batch_size=16',
+    )
+    (log,) = tmp_path.glob('*/*.log')
+    assert "the total batch is 4, the recipe's 16: lr 0.0005 instead of 0.002" in log.read_text()
