@@ -56,8 +56,9 @@ def load_file(path: str | Path) -> Mapping:
         raise CheckpointError(f"checkpoint '{path}' not found: check the path")
     try:
         # Files written before torch 1.6 are no archives, and torch cannot list what is in them.
-        is_archive = zipfile.is_zipfile(path)
-        objects = torch.serialization.get_unsafe_globals_in_checkpoint(path) if is_archive else []
+        # Before 2.6, torch cannot list it of any file.
+        find_objects = getattr(torch.serialization, 'get_unsafe_globals_in_checkpoint', None)
+        objects = find_objects(path) if find_objects and zipfile.is_zipfile(path) else []
         with torch.serialization.safe_globals([(_Ignored, name) for name in objects]):
             checkpoint = torch.load(path, map_location='cpu', weights_only=True)
     except Exception as error:  # torch raises anything from KeyError to RuntimeError
@@ -219,5 +220,5 @@ def _raise_misfits(
 
 def _count(names: list[str]) -> str:
     """'8 (norm0, norm1)': how many tensors, and of which modules."""
-    modules = dict.fromkeys('.'.join(name.split('.')[:1]) for name in names)
+    modules = dict.fromkeys(name.split('.')[0] for name in names)
     return f'{len(names)} ({", ".join(modules)})' if names else '0'

@@ -5,6 +5,7 @@ Looks at metadata and files only: importing a broken mmcv is what this is to spa
 
 import importlib.machinery
 import importlib.util
+from collections.abc import Collection
 from importlib import metadata
 
 from torch.torch_version import TorchVersion as Version
@@ -38,30 +39,36 @@ def find_problems(required: tuple[str, ...] = ()) -> list[str]:
     problems = []
     for module, distributions in DISTRIBUTIONS.items():
         installed = {name: v for name in distributions if (v := _version(name)) is not None}
-        first = next(iter(distributions))
-        low, below = distributions[first]
-        remedy = f'pip install "{first}>={low},<{below}"' if module != 'mmcv' else BUILD_MMCV
+        remedy = _remedy(module, installed)
         if not installed and module in required:
             problems.append(f'{module} is not installed: {remedy}')
         elif len(installed) > 1:
-            others = ' '.join(name for name in installed if name != first)
             problems.append(
-                f'{" and ".join(installed)} overwrite each other as {module}: '
-                f'pip uninstall -y {others} && {remedy}'
+                f'{" and ".join(installed)} overwrite each other as {module}: {remedy}'
             )
         for name, version in installed.items():
             low, below = distributions[name]
             if not Version(low) <= Version(version) < Version(below):
                 problems.append(f'{name} {version} does not fit (>={low}, <{below}): {remedy}')
         if module == 'mmcv' and installed and not _has_ops():
-            problems.append(f'mmcv is installed without its compiled ops: {BUILD_MMCV}')
+            problems.append(f'mmcv is installed without its compiled ops: {remedy}')
     torch, mmengine = _version('torch'), _version('mmengine')
     if torch and mmengine and Version(torch) >= Version('2.6'):
         problems.append(
             f'mmengine {mmengine} cannot load its own checkpoints on torch {torch}: '
-            'pip uninstall -y mmengine && pip install "onedl-mmengine>=0.10.8,<1"'
+            + _remedy('mmengine', ['mmengine'])
         )
     return problems
+
+
+def _remedy(module: str, installed: Collection[str]) -> str:
+    """The command that leaves the maintained distribution of a module, and no other."""
+    name, (low, below) = next(iter(DISTRIBUTIONS[module].items()))
+    install = BUILD_MMCV if module == 'mmcv' else f'pip install "{name}>={low},<{below}"'
+    if set(installed) <= {name}:
+        return install
+    # They share files: uninstalling one of two takes the other's along.
+    return f'pip uninstall -y {" ".join(installed)} && {install}'
 
 
 def require(*modules: str) -> None:

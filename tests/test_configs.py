@@ -114,10 +114,7 @@ def test_builds_and_channels_fit(name):
 def test_pipelines_build(name):
     cfg = load(name)
     for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
-        dataset = loader.dataset
-        while 'pipeline' not in dataset:  # RepeatDataset and its kin
-            dataset = dataset.dataset
-        assert len(compose(cfg, dataset.pipeline).transforms) >= 3
+        assert len(compose(cfg, loader.dataset.pipeline).transforms) >= 3
     assert cfg.val_evaluator == cfg.test_evaluator
 
 

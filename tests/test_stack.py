@@ -65,17 +65,17 @@ PROBLEMS = {
     ),
     'openmmlab mmcv too new': (
         {'onedl-mmcv': None, 'mmcv': '2.2.0'},
-        f'mmcv 2.2.0 does not fit (>=2.0.0, <2.2): {stack.BUILD_MMCV}',
+        f'mmcv 2.2.0 does not fit (>=2.0.0, <2.2): pip uninstall -y mmcv && {stack.BUILD_MMCV}',
     ),
     'mmseg 0.x': (
         {'onedl-mmsegmentation': None, 'mmsegmentation': '0.30.0'},
         'mmsegmentation 0.30.0 does not fit (>=1.1, <2): '
-        'pip install "onedl-mmsegmentation>=1.4,<2"',
+        'pip uninstall -y mmsegmentation && pip install "onedl-mmsegmentation>=1.4,<2"',
     ),
     'two distributions of one module': (
         {'mmdet': '3.3.0'},
         'onedl-mmdetection and mmdet overwrite each other as mmdet: '
-        'pip uninstall -y mmdet && pip install "onedl-mmdetection>=3.5,<4"',
+        'pip uninstall -y onedl-mmdetection mmdet && pip install "onedl-mmdetection>=3.5,<4"',
     ),
     'mmengine that cannot load': (
         {'onedl-mmengine': None, 'mmengine': '0.10.7', 'torch': '2.6.0'},

@@ -1,11 +1,16 @@
 """Running the tools as a user does, in this process or in one of their own."""
 
 import importlib.util
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
+from mmengine.registry import MODELS, DefaultScope
+
+from mmbiformer.engine import load_config
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / 'configs/biformer'
@@ -15,6 +20,17 @@ IN_PROCESS = [
     for split in ('train', 'val', 'test')
     for option in ('num_workers=0', 'persistent_workers=False')
 ]
+
+TTA = """
+tta_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='TestTimeAug', transforms=[
+        [dict(type='RandomFlip', prob=0.0), dict(type='RandomFlip', prob=1.0)],
+        [dict(type='LoadAnnotations', reduce_zero_label=True)],
+        [dict(type='PackSegInputs')],
+    ]),
+]
+"""
 
 
 def run_tool(name: str, *args: object) -> None:
@@ -33,3 +49,19 @@ def run_command(*args: object, **options) -> subprocess.CompletedProcess:
     done = subprocess.run([*map(str, args)], cwd=ROOT, capture_output=True, text=True, **options)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return done
+
+
+def save_untrained(config: Path, path: Path) -> torch.nn.Module:
+    """Write a checkpoint with the weights that a model of this config begins with."""
+    cfg = load_config(str(config))
+    torch.manual_seed(0)
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        model = MODELS.build(cfg.model)
+    torch.save({'state_dict': model.state_dict()}, path)
+    return model
+
+
+def metrics_of(work_dir: Path) -> dict:
+    """What the one test run in this work dir found."""
+    (path,) = [path for path in work_dir.glob('*/*.json') if path.parent.name == path.stem]
+    return json.loads(path.read_text())

@@ -73,8 +73,7 @@ def make_shapes(
 
     Raises:
         ValueError: If a parameter is out of its range.
-        UserError: If ``root`` holds anything else than the
-            data set of exactly these parameters.
+        UserError: If ``root`` holds anything else than the data set of exactly these parameters.
     """
     root = Path(root)
     parameters = dict(

@@ -12,14 +12,22 @@ from .data import set_data_root
 
 # What mmengine's Runner reads besides what the shipped configs set.
 RUNNER_KEYS = {
+    'activation_checkpointing',
     'auto_scale_lr',
     'cfg',
     'compile',
+    'custom_hooks',
+    'custom_imports',
+    'efficient_conv_bn_eval',
+    'experiment_name',
     'find_unused_parameters',
     'load_from',
     'model_wrapper_cfg',
+    'randomness',
+    'resume',
+    'sync_bn',
+    'work_dir',
 }
-RUNNER_KEYS |= {'randomness', 'resume', 'sync_bn', 'custom_hooks', 'custom_imports', 'work_dir'}
 
 
 def load_config(
@@ -59,7 +67,10 @@ def load_config(
             raise UserError(
                 f"--cfg-options {name}: the config has no '{key}'{_did_you_mean(key, known)}"
             )
-    cfg.merge_from_dict(cfg_options or {})
+    try:
+        cfg.merge_from_dict(cfg_options or {})
+    except (KeyError, TypeError, IndexError) as error:
+        raise UserError(f'--cfg-options cannot be merged into the config: {error}') from error
     cfg.work_dir = work_dir or cfg.get('work_dir') or str(Path('work_dirs', Path(path).stem))
     if data_root is not None:
         set_data_root(cfg, data_root)

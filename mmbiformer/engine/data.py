@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
+from mmengine.fileio import list_from_file
 
 from mmbiformer.errors import UserError
 
@@ -28,10 +29,18 @@ def set_data_root(cfg: Config, data_root: str) -> None:
         evaluators = cfg.get(f'{split}_evaluator') or []
         for evaluator in evaluators if isinstance(evaluators, list) else [evaluators]:
             for key, value in evaluator.items():
-                for root in old_roots:
-                    if isinstance(value, str) and value.startswith(root):
-                        evaluator[key] = os.path.join(data_root, value[len(root) :].lstrip('/'))
+                if isinstance(value, str) and (path := _path_below(value, old_roots)):
+                    evaluator[key] = os.path.join(data_root, path)
     cfg.data_root = data_root
+
+
+def _path_below(path: str, roots: set[str]) -> str | None:
+    """The rest of a path behind the longest of the roots that holds it."""
+    for root in sorted(roots, key=len, reverse=True):
+        folder = root.rstrip('/') + '/'
+        if path.startswith(folder):
+            return path[len(folder) :]
+    return None
 
 
 def iter_datasets(cfg: Config, split: str) -> Iterator[ConfigDict]:
@@ -88,11 +97,13 @@ def _check_classes(cfg: Config, dataset: ConfigDict) -> None:
     from mmdet.registry import DATASETS
 
     # A dataset that reads its file in a way of its own may take the classes from elsewhere.
-    dataset_class = DATASETS.get(dataset['type'])
+    kind = dataset['type']  # a name, or the class itself in a pure Python config
+    dataset_class = DATASETS.get(kind) if isinstance(kind, str) else kind
     if getattr(dataset_class, 'load_data_list', None) is not CocoDataset.load_data_list:
         return
     annotations = os.path.join(dataset.get('data_root') or '', dataset['ann_file'])
-    classes = list({**dataset_class.METAINFO, **dataset.get('metainfo', {})}.get('classes', ()))
+    classes = {**dataset_class.METAINFO, **(dataset.get('metainfo') or {})}.get('classes', ())
+    classes = list_from_file(classes) if isinstance(classes, str) else list(classes)
     names = read_category_names(annotations)
     unknown = [name for name in classes if name not in names]
     if unknown:
@@ -127,10 +138,15 @@ def read_category_names(annotations: str) -> list[str]:
         open(annotations, 'rb') as file,
         mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text,
     ):
-        start = text.rfind(key)
-        rest = text[start + len(key) :].decode(errors='replace') if start >= 0 else ''
-    try:
-        categories, _ = json.JSONDecoder().raw_decode(rest.lstrip().removeprefix(':').lstrip())
-        return [category['name'] for category in categories]
-    except (ValueError, TypeError, KeyError):
-        raise error from None
+        start = text.rfind(key) + len(key)
+        if start < len(key):
+            raise error
+        # The list may stand before the annotations: most often the first megabyte holds it.
+        for stop in (start + 2**20, len(text)):
+            rest = text[start:stop].decode(errors='replace').lstrip().removeprefix(':').lstrip()
+            try:
+                categories, _ = json.JSONDecoder().raw_decode(rest)
+                return [category['name'] for category in categories]
+            except (ValueError, TypeError, KeyError):
+                continue
+    raise error

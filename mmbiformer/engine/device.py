@@ -1,5 +1,7 @@
 """Fitting a config to the device at hand, and saying what was changed."""
 
+import os
+
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
@@ -30,11 +32,19 @@ def fit_to_device(cfg: Config, launcher: str) -> list[str]:
 
     Returns:
         list[str]: One line for each thing that was changed.
+
+    Raises:
+        UserError: If the launcher cannot work here.
     """
     notices = []
     on_cpu = get_device() == 'cpu'
+    if launcher == 'pytorch' and 'RANK' not in os.environ:
+        raise UserError('--launcher pytorch needs torchrun: start by tools/dist_train.sh')
+    if on_cpu and launcher in ('slurm', 'mpi'):
+        raise UserError(f'--launcher {launcher} needs GPUs: on CPUs start by tools/dist_train.sh')
     optim_wrapper = cfg.get('optim_wrapper') or {}
-    if on_cpu and optim_wrapper.get('type') == 'AmpOptimWrapper':
+    kind = optim_wrapper.get('type')  # a name, or the class itself in a pure Python config
+    if on_cpu and getattr(kind, '__name__', kind) == 'AmpOptimWrapper':
         optim_wrapper['type'] = 'OptimWrapper'
         for key in AMP_KEYS:
             optim_wrapper.pop(key, None)

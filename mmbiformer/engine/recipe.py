@@ -32,7 +32,8 @@ def advise_batch_size(cfg: Config, world_size: int) -> str | None:
     """
     scaling = cfg.get('auto_scale_lr', {})
     base = scaling.get('base_batch_size')
-    total = cfg.train_dataloader.get('batch_size', 0) * world_size
+    accumulated = cfg.optim_wrapper.get('accumulative_counts', 1)
+    total = cfg.train_dataloader.get('batch_size', 0) * world_size * accumulated
     lr = cfg.optim_wrapper.get('optimizer', {}).get('lr')
     if not base or not total or not lr or total == base:
         return None

@@ -4,8 +4,10 @@ import os
 from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
+from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner, find_latest_checkpoint, load_checkpoint
 
+from mmbiformer.checkpoint import load_file
 from mmbiformer.errors import UserError
 
 from .data import check_data, iter_datasets
@@ -51,8 +53,12 @@ def build_trainer(
     for checkpoint in (cfg.get('load_from'), init_cfg.get('checkpoint')):
         if checkpoint is not None:
             _check_exists(checkpoint)
+    if cfg.get('resume') and cfg.get('load_from'):
+        _check_resumable(cfg.load_from)
     check_data(cfg, ('train', 'val'))
     runner = _build_runner(cfg, launcher)
+    if cfg.get('resume') and cfg.get('load_from'):
+        _load_weights(runner, cfg.load_from)  # mmengine would only warn of what does not fit
     advice = advise_batch_size(cfg, runner.world_size)
     if advice:
         runner.logger.warning(advice)
@@ -72,7 +78,8 @@ def build_tester(
 
     Args:
         cfg (Config): From :func:`load_config`; changed in place.
-        checkpoint (str): Checkpoint of the whole model; every name and shape must fit.
+        checkpoint (str): Checkpoint of the whole model; every name and shape must fit, but for
+            norms of the backbone's outputs, which may be absent and are then logged as new.
         launcher (str): 'none', 'pytorch', 'slurm' or 'mpi'.
         out (str, optional): Where predictions go: a ``.pkl`` file for detection, a folder of label
             maps for segmentation.
@@ -91,14 +98,10 @@ def build_tester(
         _set_show_dir(cfg, show_dir)
     if tta:
         _set_tta(cfg)
-    cfg.load_from = None
+    # A config that a resumed run dumped would have the runner load that run's latest instead.
+    cfg.load_from, cfg.resume = None, False
     runner = _build_runner(cfg, launcher)
-    try:
-        load_checkpoint(runner.model, checkpoint, map_location='cpu', strict=True)
-    except UserError:
-        raise
-    except Exception as error:  # torch and pickle raise many kinds
-        raise UserError(f"checkpoint '{checkpoint}' does not fit the config: {error}") from error
+    _load_weights(runner, checkpoint)
     return runner
 
 
@@ -109,6 +112,27 @@ def _build_runner(cfg: Config, launcher: str) -> Runner:
     for notice in notices:
         runner.logger.warning(notice)
     return runner
+
+
+def _load_weights(runner: Runner, checkpoint: str) -> None:
+    """Load a whole model's weights, strictly."""
+    # Within DDP there may be a TTA model, and mmengine's loader unwraps one of the two alone.
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    try:
+        load_checkpoint(model, checkpoint, map_location='cpu', strict=True)
+    except UserError:
+        raise
+    except Exception as error:  # torch and pickle raise many kinds
+        raise UserError(f"checkpoint '{checkpoint}' does not fit the config: {error}") from error
+
+
+def _check_resumable(checkpoint: str) -> None:
+    lacking = sorted({'meta', 'optimizer', 'state_dict'} - load_file(checkpoint).keys())
+    if lacking:
+        raise UserError(
+            f"checkpoint '{checkpoint}' cannot be resumed, it has no {', '.join(lacking)}: "
+            '--resume needs one that a training run wrote, --pretrained takes weights'
+        )
 
 
 def _find_checkpoint(work_dir: str) -> str:
@@ -129,7 +153,7 @@ def _check_exists(checkpoint: str) -> None:
 def _set_out(cfg: Config, out: str) -> None:
     evaluators = cfg.test_evaluator
     evaluators = evaluators if isinstance(evaluators, list) else [evaluators]
-    if cfg.default_scope == 'mmseg':
+    if cfg.get('default_scope') == 'mmseg':
         for evaluator in evaluators:
             evaluator.update(output_dir=out, keep_results=True)
     elif not out.endswith(('.pkl', '.pickle')):
@@ -139,11 +163,11 @@ def _set_out(cfg: Config, out: str) -> None:
 
 
 def _set_show_dir(cfg: Config, show_dir: str) -> None:
-    hook = cfg.default_hooks.get('visualization')
+    hook = cfg.get('default_hooks', {}).get('visualization')
     if hook is None:
         raise UserError('--show-dir needs default_hooks.visualization in the config: add it')
     hook.draw = True
-    if cfg.default_scope == 'mmseg':
+    if cfg.get('default_scope') == 'mmseg':
         hook.interval = 1
         # Visualizers are global by name: one of an earlier run would keep its own folder.
         cfg.visualizer.update(save_dir=show_dir, name=f'visualizer of {show_dir}')

@@ -97,13 +97,13 @@ class FullAttention(nn.Module):
     ``head_dim ** -0.5``, and its LCE sees the attention's input instead of the values.
 
     Args:
-        dim (int): Number of channels C.
-        num_heads (int): Number of attention heads.
+        dim (int): Number of channels C; a multiple of 8.
     """
 
-    def __init__(self, dim: int, num_heads: int = 8) -> None:
+    num_heads = 8
+
+    def __init__(self, dim: int) -> None:
         super().__init__()
-        self.num_heads = num_heads
         self.qkv = nn.Linear(dim, 3 * dim, bias=False)
         self.lce = build_lce(dim)
         self.proj = nn.Linear(dim, dim)

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from .attention import conv_channels_last
 
 LAYER_NORM_EPS = 1e-6
+MLP_RATIO = 3
 
 
 class DropPath(nn.Module):
@@ -36,20 +37,17 @@ class BiFormerBlock(nn.Module):
     Args:
         dim (int): Number of channels C.
         attention (nn.Module): Maps (B, H, W, C) to the same shape.
-        mlp_ratio (int): Hidden width of the MLP over ``dim``.
         drop_path (float): Probability of stochastic depth.
     """
 
-    def __init__(
-        self, dim: int, attention: nn.Module, mlp_ratio: int = 3, drop_path: float = 0.0
-    ) -> None:
+    def __init__(self, dim: int, attention: nn.Module, drop_path: float = 0.0) -> None:
         super().__init__()
         self.conv_position = nn.Conv2d(dim, dim, 3, padding=1, groups=dim)
         self.norm1 = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
         self.attn = attention
         self.norm2 = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
         self.mlp = nn.Sequential(
-            nn.Linear(dim, mlp_ratio * dim), nn.GELU(), nn.Linear(mlp_ratio * dim, dim)
+            nn.Linear(dim, MLP_RATIO * dim), nn.GELU(), nn.Linear(MLP_RATIO * dim, dim)
         )
         self.drop_path = DropPath(drop_path)
 

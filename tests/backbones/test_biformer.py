@@ -387,3 +387,15 @@ def test_distributed_training_finds_no_unused_parameter():
         model.zero_grad()
         sum(out.square().sum() for out in model(torch.randn(2, 3, 64, 64))).backward()
         assert not [name for name, p in backbone.named_parameters() if p.grad is None]
+
+
+def test_maps_suit_roi_align() -> None:
+    """mmcv's RoIAlign takes memory to be (B, C, H, W) in order, whatever the strides say."""
+    from mmcv.ops import roi_align
+
+    image = torch.rand(1, 3, 64, 64).contiguous(memory_format=torch.channels_last)
+    boxes = torch.tensor([[0, 0.0, 0.0, 12.0, 12.0]])
+    with torch.no_grad():
+        out = BiFormer('t', partition_factor=4).eval()(image)[0]
+    expected = roi_align(out.clone(memory_format=torch.contiguous_format), boxes, (2, 2))
+    assert torch.equal(roi_align(out, boxes, (2, 2)), expected)

@@ -38,6 +38,11 @@ def test_mistyped_option_suggests_the_nearest() -> None:
         load_config(str(RETINANET), cfg_options={'optim_wraper.optimizer.lr': 1.0})
 
 
+def test_option_that_cannot_be_merged() -> None:
+    with pytest.raises(UserError, match='--cfg-options cannot be merged'):
+        load_config(str(RETINANET), cfg_options={'param_scheduler.9.end': 3})
+
+
 def test_broken_config_names_the_file(tmp_path) -> None:
     broken = tmp_path / 'broken.py'
     broken.write_text('model = dict(')

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
-from mmbiformer.engine.data import check_data, read_category_names
+from mmbiformer.engine.data import check_data, read_category_names, set_data_root
 from mmbiformer.errors import UserError
 
 
@@ -86,6 +86,30 @@ def test_broken_annotations_name_the_file(tmp_path, text) -> None:
     path.write_text(text)
     with pytest.raises(UserError, match=r'broken\.json.* is not a COCO annotation file'):
         read_category_names(str(path))
+
+
+def test_categories_before_long_annotations(tmp_path) -> None:
+    path = tmp_path / 'a.json'
+    padding = [{'id': i, 'bbox': [0, 0, 1, 1]} for i in range(100_000)]
+    path.write_text(json.dumps({'categories': [{'name': 'cat'}], 'annotations': padding}))
+    assert read_category_names(str(path)) == ['cat']
+
+
+def test_classes_from_a_file(coco) -> None:
+    (coco / 'classes.txt').write_text('cat\nowl')
+    check_data(config(coco, metainfo=dict(classes=str(coco / 'classes.txt'))), ('train',))
+
+
+@pytest.mark.parametrize('root', ['data/a', 'data/a/'])
+def test_only_paths_below_the_root_move(root) -> None:
+    dataset = dict(type='CocoDataset', data_root=root)
+    evaluators = [dict(ann_file='data/a/x.json'), dict(ann_file='data/ab/x.json')]
+    cfg = Config(dict(val_dataloader=dict(dataset=dataset), val_evaluator=evaluators))
+    set_data_root(cfg, 'new')
+    assert [evaluator.ann_file for evaluator in cfg.val_evaluator] == [
+        'new/x.json',
+        'data/ab/x.json',
+    ]
 
 
 @pytest.mark.parametrize('indent', [None, 2])

@@ -39,11 +39,23 @@ def test_one_gpu_keeps_amp_and_turns_sync_bn_into_bn(on) -> None:
     assert notice.startswith('SyncBN becomes BN')
 
 
-def test_many_gpus_keep_both(on) -> None:
+def test_many_gpus_keep_both(on, monkeypatch) -> None:
     on('cuda')
     cfg = config()
+    monkeypatch.setenv('RANK', '0')
     assert device.fit_to_device(cfg, 'pytorch') == []
     assert cfg.to_dict() == config().to_dict()
+
+
+@pytest.mark.parametrize(
+    ('launcher', 'machine', 'message'),
+    [('slurm', 'cpu', 'slurm needs GPUs'), ('pytorch', 'cuda', 'needs torchrun')],
+)
+def test_launcher_that_cannot_work_here(on, monkeypatch, launcher, machine, message) -> None:
+    monkeypatch.delenv('RANK', raising=False)
+    on(machine)
+    with pytest.raises(UserError, match=message):
+        device.fit_to_device(config(), launcher)
 
 
 def test_asking_for_amp_on_a_cpu_is_an_error(on) -> None:

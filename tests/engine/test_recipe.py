@@ -36,6 +36,12 @@ def test_iterations_need_to_be_more_too() -> None:
     assert '160000 iterations instead of 80000' in advice
 
 
+def test_accumulated_batches_count() -> None:
+    cfg = config(max_epochs=12)
+    cfg.optim_wrapper.accumulative_counts = 8
+    assert advise_batch_size(cfg, world_size=1) is None
+
+
 def test_scaled_lr_leaves_the_iterations_to_say() -> None:
     cfg = config(max_iters=80000)
     set_auto_scale_lr(cfg)

@@ -4,9 +4,10 @@ import json
 import os
 import socket
 import sys
+from pathlib import Path
 
 import pytest
-from toolbox import CONFIGS, ROOT, run_command
+from toolbox import CONFIGS, IN_PROCESS, ROOT, TTA, metrics_of, run_command, save_untrained
 
 from mmbiformer.datasets.shapes import make_shapes
 
@@ -42,7 +43,8 @@ SEGMENTATION = dict(
     more='',
 )
 # mmdet's RetinaNet divides its losses by the number of positive anchors of each process alone, so
-# that the two runs agree only where both processes see the same image.
+# that the two runs agree only where both processes see the same image: this tests the launch, the
+# segmentation case the averaging of gradients.
 DETECTION = dict(
     load="dict(type='LoadAnnotations', with_bbox=True)",
     pack="dict(type='PackDetInputs')",
@@ -50,19 +52,26 @@ DETECTION = dict(
 )
 
 
-def train(config, folder, data_root, processes: int) -> list[dict]:
-    """Train by the tool in so many processes; returns what the recorder wrote."""
+def environment() -> dict[str, str]:
+    """Python of this environment, the recorder, one thread a process and a free port."""
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
         port = free.getsockname()[1]
-    launch = ['-m', 'torch.distributed.run', '--nproc_per_node=2', f'--master_port={port}']
-    run_command(
-        sys.executable,
-        *(launch if processes > 1 else []),
-        *('tools/train.py', config, '--work-dir', folder, '--data-root', data_root),
-        *(['--launcher', 'pytorch'] if processes > 1 else []),
-        env={**os.environ, 'PYTHONPATH': f'{ROOT}/tests/tools', 'OMP_NUM_THREADS': '1'},
-    )
+    return {
+        **os.environ,
+        'PATH': f'{Path(sys.executable).parent}:{os.environ["PATH"]}',
+        'PYTHONPATH': f'{ROOT}/tests/tools',
+        'OMP_NUM_THREADS': '1',
+        'PORT': str(port),
+    }
+
+
+def train(config, folder, data_root, processes: int) -> list[dict]:
+    """Train by the tool in so many processes; returns what the recorder wrote."""
+    start = ['python', 'tools/train.py', config]
+    if processes > 1:
+        start = ['bash', 'tools/dist_train.sh', config, processes]
+    run_command(*start, '--work-dir', folder, '--data-root', data_root, env=environment())
     return [json.loads((folder / f'rank{rank}.json').read_text()) for rank in range(processes)]
 
 
@@ -96,3 +105,36 @@ def test_two_processes_equal_one(tmp_path, name, task, model) -> None:
     assert one['losses'][0] != pytest.approx(one['losses'][-1], rel=1e-4), 'nothing was learned'
     for record in two:
         assert record['weights'] == pytest.approx(one['weights'], rel=1e-5)
+
+
+def test_distributed_test_with_tta_equals_one_process(tmp_path) -> None:
+    data_root = make_shapes(tmp_path / 'shapes', num_train=1, num_val=4)
+    config, checkpoint = tmp_path / 'tta.py', tmp_path / 'untrained.pth'
+    config.write_text(f"_base_ = '{CONFIGS / 'fpn_biformer_quickstart_shapes'}.py'\n{TTA}")
+    save_untrained(config, checkpoint)
+    found = []
+    for name, start in (
+        ('one', ['python', 'tools/test.py', config, checkpoint]),
+        ('two', ['bash', 'tools/dist_test.sh', config, checkpoint, 2]),
+    ):
+        options = ['--tta', '--data-root', data_root, '--work-dir', tmp_path / name]
+        run_command(*start, *options, '--cfg-options', *IN_PROCESS, env=environment())
+        found.append(metrics_of(tmp_path / name)['aAcc'])
+    assert found[0] == pytest.approx(found[1])
+
+
+@pytest.mark.parametrize(
+    ('script', 'arguments', 'tool'),
+    [
+        ('slurm_train.sh', ['config.py', '--amp'], 'train.py config.py --launcher slurm --amp'),
+        ('slurm_test.sh', ['c.py', 'w.pth', '--tta'], 'test.py c.py w.pth --launcher slurm --tta'),
+    ],
+)
+def test_slurm_scripts_start_one_task_per_gpu(tmp_path, script, arguments, tool) -> None:
+    srun = tmp_path / 'srun'
+    srun.write_text('#!/bin/sh\necho "$@"\n')
+    srun.chmod(0o755)
+    env = {**os.environ, 'PATH': f'{tmp_path}:{os.environ["PATH"]}', 'GPUS': '16'}
+    done = run_command('bash', f'tools/{script}', 'part', 'job', *arguments, env=env)
+    assert '-p part --job-name=job --gres=gpu:8 --ntasks=16 --ntasks-per-node=8' in done.stdout
+    assert done.stdout.strip().endswith(tool)

@@ -1,14 +1,12 @@
 """What the options of tools/train.py and tools/test.py do, on a handful of generated images."""
 
-import json
 import pickle
 
 import pytest
 import torch
-from toolbox import CONFIGS, IN_PROCESS, run_tool
+from toolbox import CONFIGS, IN_PROCESS, TTA, metrics_of, run_tool, save_untrained
 
 from mmbiformer.datasets.shapes import make_shapes
-from mmbiformer.engine import load_config
 
 NUM_VAL = 3
 DETECTION = CONFIGS / 'retinanet_biformer_quickstart_shapes.py'
@@ -16,16 +14,6 @@ SEGMENTATION = CONFIGS / 'fpn_biformer_quickstart_shapes.py'
 TASKS = pytest.mark.parametrize(
     'config', [DETECTION, SEGMENTATION], ids=['detection', 'segmentation']
 )
-TTA = """
-tta_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='TestTimeAug', transforms=[
-        [dict(type='RandomFlip', prob=0.0), dict(type='RandomFlip', prob=1.0)],
-        [dict(type='LoadAnnotations', reduce_zero_label=True)],
-        [dict(type='PackSegInputs')],
-    ]),
-]
-"""
 
 
 @pytest.fixture(scope='module')
@@ -34,28 +22,10 @@ def shapes(tmp_path_factory):
     return make_shapes(root, num_train=4, num_val=NUM_VAL)
 
 
-def untrained(config, folder, **changes):
-    """A checkpoint with the weights that a model of this config begins with."""
-    from mmengine.registry import MODELS, DefaultScope
-
-    cfg = load_config(str(config))
-    cfg.model.backbone.update(changes)
-    torch.manual_seed(0)
-    with DefaultScope.overwrite_default_scope(cfg.default_scope):
-        model = MODELS.build(cfg.model)
-    path = folder / 'untrained.pth'
-    torch.save({'state_dict': model.state_dict()}, path)
-    return path, model
-
-
-def metrics_of(folder):
-    (path,) = [path for path in folder.glob('*/*.json') if path.parent.name == path.stem]
-    return json.loads(path.read_text())
-
-
 @TASKS
 def test_pictures_and_predictions_are_written(tmp_path, shapes, config) -> None:
-    checkpoint, _ = untrained(config, tmp_path)
+    checkpoint = tmp_path / 'untrained.pth'
+    save_untrained(config, checkpoint)
     for run in ('first', 'second'):
         folder = tmp_path / run
         out = folder / ('maps' if config is SEGMENTATION else 'detections.pkl')
@@ -72,7 +42,8 @@ def test_pictures_and_predictions_are_written(tmp_path, shapes, config) -> None:
 
 
 def test_test_time_augmentation_changes_the_result(tmp_path, shapes) -> None:
-    checkpoint, _ = untrained(SEGMENTATION, tmp_path)
+    checkpoint = tmp_path / 'untrained.pth'
+    save_untrained(SEGMENTATION, checkpoint)
     config = tmp_path / 'tta.py'
     config.write_text(f"_base_ = '{SEGMENTATION}'\n{TTA}")
     found = []
@@ -99,7 +70,8 @@ def test_resume_goes_on_where_it_stopped(tmp_path, shapes) -> None:
 
 @TASKS
 def test_pretrained_starts_from_the_file(tmp_path, shapes, config) -> None:
-    checkpoint, model = untrained(config, tmp_path)
+    checkpoint = tmp_path / 'untrained.pth'
+    model = save_untrained(config, checkpoint)
     schedule = {
         DETECTION: ['train_cfg.max_epochs=1', 'train_cfg.val_interval=9'],
         SEGMENTATION: [
@@ -126,3 +98,15 @@ def test_batch_that_is_not_the_recipes_is_said(tmp_path, shapes) -> None:
     )
     (log,) = tmp_path.glob('*/*.log')
     assert "the total batch is 4, the recipe's 16: lr 0.0005 instead of 0.002" in log.read_text()
+
+
+def test_the_checkpoint_given_is_tested_though_the_config_resumes(tmp_path, shapes) -> None:
+    """Every config that a resumed run dumps into its work dir has ``resume = True``."""
+    checkpoint = tmp_path / 'given.pth'
+    save_untrained(SEGMENTATION, checkpoint)
+    (tmp_path / 'last_checkpoint').write_text('/no/such/checkpoint.pth')
+    run_tool(
+        *('test', SEGMENTATION, checkpoint, '--data-root', shapes, '--work-dir', tmp_path),
+        *('--cfg-options', *IN_PROCESS, 'resume=True'),
+    )
+    assert metrics_of(tmp_path)['aAcc'] >= 0

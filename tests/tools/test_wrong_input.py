@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import torch
-from toolbox import CONFIGS, IN_PROCESS, ROOT, run_tool
+from toolbox import CONFIGS, IN_PROCESS, ROOT, run_tool, save_untrained
 
 from mmbiformer.datasets.shapes import make_shapes
 
@@ -93,12 +93,7 @@ def test_checkpoint_of_another_backbone(error, tmp_path, task) -> None:
 
 
 def test_checkpoint_of_another_head(error, tmp_path) -> None:
-    from mmengine.registry import MODELS
-
-    from mmbiformer.engine import load_config
-
-    model = MODELS.build(load_config(str(SEGMENTATION)).model)
-    torch.save({'state_dict': model.state_dict()}, tmp_path / 'segmenter.pth')
+    save_untrained(SEGMENTATION, tmp_path / 'segmenter.pth')
     line = error('test', DETECTION, tmp_path / 'segmenter.pth')
     assert 'segmenter.pth' in line and 'bbox_head' in line and 'decode_head' in line
 
@@ -113,6 +108,29 @@ def test_pretrained_of_another_architecture(error, tmp_path) -> None:
     torch.save({'model': {'conv1.weight': torch.zeros(1)}}, tmp_path / 'resnet.pth')
     line = error('train', DETECTION, '--pretrained', tmp_path / 'resnet.pth')
     assert 'another architecture' in line and 'conv1.weight' in line
+
+
+@pytest.mark.parametrize('content', [{'state_dict': {}}, None], ids=['weights', 'text'])
+def test_resuming_what_no_run_wrote(error, tmp_path, content) -> None:
+    path = tmp_path / 'weights.pth'
+    if content is None:
+        path.write_text('not a checkpoint')
+    else:
+        torch.save(content, path)
+    line = error('train', DETECTION, '--resume', path)
+    assert 'weights.pth' in line and ('meta, optimizer' in line or 'cannot be read' in line)
+
+
+def test_resuming_a_run_of_another_head(error, tmp_path) -> None:
+    path = tmp_path / 'segmenter.pth'
+    model = save_untrained(SEGMENTATION, path)
+    torch.save({'state_dict': model.state_dict(), 'meta': {}, 'optimizer': {}}, path)
+    assert 'bbox_head' in error('train', DETECTION, '--resume', path)
+
+
+def test_launchers_that_cannot_start_here(error, monkeypatch) -> None:
+    monkeypatch.delenv('RANK', raising=False)
+    assert 'torchrun' in error('train', DETECTION, '--launcher', 'pytorch')
 
 
 def test_options_that_do_not_fit(error, tmp_path) -> None:

@@ -2,7 +2,7 @@
 
     python tools/model_converters/biformer_to_mm.py biformer_small_best.pth biformer-s.pth
 
-The result has this package's names, holds nothing but tensors, and loads with
+The result has this package's names, holds tensors and the architecture's name, and loads with
 ``init_cfg=dict(type='Pretrained', checkpoint='biformer-s.pth')``. Official files load so too,
 unconverted.
 """
