@@ -4,9 +4,13 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from .errors import UserError
 from .stack import require
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
 
 
 def run_tool(main: Callable[[], None]) -> None:
@@ -42,3 +46,15 @@ def parse_run(parser: argparse.ArgumentParser) -> argparse.Namespace:
     args = parser.parse_args()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     return args
+
+
+def load_run(args: argparse.Namespace) -> 'Config':
+    """The config that the options of :func:`run_parser` describe."""
+    from .engine import load_config
+
+    return load_config(
+        args.config,
+        work_dir=args.work_dir,
+        data_root=args.data_root,
+        cfg_options=args.cfg_options,
+    )

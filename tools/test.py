@@ -3,7 +3,7 @@
 python tools/test.py CONFIG CHECKPOINT --data-root data/coco --show-dir pictures
 """
 
-from mmbiformer.cli import parse_run, run_parser, run_tool
+from mmbiformer.cli import load_run, parse_run, run_parser, run_tool
 
 
 def main() -> None:
@@ -15,16 +15,10 @@ def main() -> None:
     args = parse_run(parser)
 
     # Only now, so that run_tool can say which package is missing.
-    from mmbiformer.engine import build_tester, load_config
+    from mmbiformer.engine import build_tester
 
-    cfg = load_config(
-        args.config,
-        work_dir=args.work_dir,
-        data_root=args.data_root,
-        cfg_options=args.cfg_options,
-    )
     runner = build_tester(
-        cfg,
+        load_run(args),
         args.checkpoint,
         launcher=args.launcher,
         out=args.out,

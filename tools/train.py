@@ -3,7 +3,7 @@
 python tools/train.py configs/biformer/retinanet_biformer-s_fpn_1x_coco.py --data-root data/coco
 """
 
-from mmbiformer.cli import parse_run, run_parser, run_tool
+from mmbiformer.cli import load_run, parse_run, run_parser, run_tool
 
 
 def main() -> None:
@@ -22,16 +22,10 @@ def main() -> None:
     args = parse_run(parser)
 
     # Only now, so that run_tool can say which package is missing.
-    from mmbiformer.engine import build_trainer, load_config
+    from mmbiformer.engine import build_trainer
 
-    cfg = load_config(
-        args.config,
-        work_dir=args.work_dir,
-        data_root=args.data_root,
-        cfg_options=args.cfg_options,
-    )
     runner = build_trainer(
-        cfg,
+        load_run(args),
         launcher=args.launcher,
         resume=args.resume,
         pretrained=args.pretrained,

@@ -390,8 +390,7 @@ def test_distributed_training_finds_no_unused_parameter():
 
 
 def test_maps_suit_roi_align() -> None:
-    """mmcv's RoIAlign takes memory to be (B, C, H, W) in order, whatever the strides say."""
-    from mmcv.ops import roi_align
+    from mmcv.ops import roi_align  # reads memory as (B, C, H, W), whatever the strides say
 
     image = torch.rand(1, 3, 64, 64).contiguous(memory_format=torch.channels_last)
     boxes = torch.tensor([[0, 0.0, 0.0, 12.0, 12.0]])

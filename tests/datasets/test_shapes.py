@@ -1,10 +1,12 @@
 """The embedded data set: deterministic, valid COCO, filled size bins, never half written."""
 
 import json
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from mmengine.config import Config
 from pycocotools import mask as mask_utils
 from pycocotools.coco import COCO
 
@@ -164,3 +166,19 @@ def test_parameters_out_of_range_are_refused(tmp_path, parameter):
     (name,) = parameter
     with pytest.raises(ValueError, match=f'{name}=.* use at least'):
         make_shapes(tmp_path / 'shapes', **parameter)
+
+
+@pytest.mark.parametrize(
+    ('base', 'classes', 'palette'),
+    [
+        ('shapes_detection', CLASSES, PALETTE),
+        ('shapes_segmentation', ('background', *CLASSES), ((200, 200, 200), *PALETTE)),
+    ],
+)
+def test_configs_name_the_classes_of_the_data_set(base, classes, palette):
+    configs = Path(__file__).parents[2] / 'configs/_base_/datasets'
+    cfg = Config.fromfile(configs / f'{base}.py')
+    for split in ('train', 'val', 'test'):
+        metainfo = cfg[f'{split}_dataloader'].dataset.metainfo
+        assert tuple(metainfo.classes) == classes
+        assert tuple(metainfo.palette) == palette
