@@ -61,12 +61,7 @@ def load_config(
         raise UserError(f"config '{path}' cannot be read: {error!r}") from error
     require(*{'mmdet', 'mmseg'} & {cfg.get('default_scope')})
     for name in cfg_options or {}:
-        key = name.split('.')[0]
-        if key not in cfg and key not in RUNNER_KEYS:
-            known = {candidate: candidate for candidate in (*cfg, *RUNNER_KEYS)}
-            raise UserError(
-                f"--cfg-options {name}: the config has no '{key}'{_did_you_mean(key, known)}"
-            )
+        _check_option(cfg, name)
     try:
         cfg.merge_from_dict(cfg_options or {})
     except (KeyError, TypeError, IndexError) as error:
@@ -75,6 +70,25 @@ def load_config(
     if data_root is not None:
         set_data_root(cfg, data_root)
     return cfg
+
+
+def _check_option(cfg: Config, name: str) -> None:
+    """Refuse what mmengine would take as a new key in silence, where it looks like a mistake."""
+    node: object = cfg
+    for depth, key in enumerate(name.split('.')):
+        if isinstance(node, (list, tuple)) and key.isdigit() and int(key) < len(node):
+            node = node[int(key)]
+        elif not isinstance(node, (Config, dict)) or (depth == 0 and key in RUNNER_KEYS):
+            return  # where it does not fit, merging says so
+        elif key in node:
+            node = node[key]
+        else:
+            known = {other: other for other in (*node, *(() if depth else RUNNER_KEYS))}
+            # Below the top level new keys are common: only one much like another is refused.
+            if depth == 0 or difflib.get_close_matches(key, known, n=1, cutoff=0.85):
+                hint = _did_you_mean(key, known)
+                raise UserError(f"--cfg-options {name}: the config has no '{key}'{hint}")
+            return
 
 
 def _did_you_mean(name: str, known: dict[str, str]) -> str:

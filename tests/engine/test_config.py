@@ -33,9 +33,25 @@ def test_missing_config_suggests_the_nearest() -> None:
         load_config(str(mistyped))
 
 
-def test_mistyped_option_suggests_the_nearest() -> None:
-    with pytest.raises(UserError, match="has no 'optim_wraper': did you mean 'optim_wrapper'"):
-        load_config(str(RETINANET), cfg_options={'optim_wraper.optimizer.lr': 1.0})
+@pytest.mark.parametrize(
+    ('option', 'mistyped', 'nearest'),
+    [
+        ('optim_wraper.optimizer.lr', 'optim_wraper', 'optim_wrapper'),
+        ('optim_wrapper.optimzer.lr', 'optimzer', 'optimizer'),
+        ('optim_wrapper.optimizer.weight_deacy', 'weight_deacy', 'weight_decay'),
+        ('param_scheduler.1.milestone', 'milestone', 'milestones'),
+    ],
+)
+def test_mistyped_option_suggests_the_nearest(option, mistyped, nearest) -> None:
+    with pytest.raises(UserError, match=f"has no '{mistyped}': did you mean '{nearest}'"):
+        load_config(str(RETINANET), cfg_options={option: 1.0})
+
+
+def test_new_keys_are_taken() -> None:
+    options = {'optim_wrapper.clip_grad.max_norm': 1.0, 'train_dataloader.dataset.indices': 4}
+    cfg = load_config(str(RETINANET), cfg_options=options)
+    assert cfg.optim_wrapper.clip_grad.max_norm == 1.0
+    assert cfg.train_dataloader.dataset.indices == 4
 
 
 def test_option_that_cannot_be_merged() -> None:
