@@ -39,9 +39,9 @@ def fit_to_device(cfg: Config, launcher: str) -> list[str]:
     notices = []
     on_cpu = get_device() == 'cpu'
     if launcher == 'pytorch' and 'RANK' not in os.environ:
-        raise UserError('--launcher pytorch needs torchrun: start by tools/dist_train.sh')
+        raise UserError('--launcher pytorch needs torchrun: start by tools/dist_*.sh')
     if on_cpu and launcher in ('slurm', 'mpi'):
-        raise UserError(f'--launcher {launcher} needs GPUs: on CPUs start by tools/dist_train.sh')
+        raise UserError(f'--launcher {launcher} needs GPUs: on CPUs start by tools/dist_*.sh')
     optim_wrapper = cfg.get('optim_wrapper') or {}
     kind = optim_wrapper.get('type')  # a name, or the class itself in a pure Python config
     if on_cpu and getattr(kind, '__name__', kind) == 'AmpOptimWrapper':

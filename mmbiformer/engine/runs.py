@@ -53,11 +53,12 @@ def build_trainer(
     for checkpoint in (cfg.get('load_from'), init_cfg.get('checkpoint')):
         if checkpoint is not None:
             _check_exists(checkpoint)
-    if cfg.get('resume') and cfg.get('load_from'):
+    resumes = cfg.get('resume') and cfg.get('load_from')
+    if resumes:
         _check_resumable(cfg.load_from)
     check_data(cfg, ('train', 'val'))
     runner = _build_runner(cfg, launcher)
-    if cfg.get('resume') and cfg.get('load_from'):
+    if resumes:
         _load_weights(runner, cfg.load_from)  # mmengine would only warn of what does not fit
     advice = advise_batch_size(cfg, runner.world_size)
     if advice:
@@ -155,6 +156,7 @@ def _set_out(cfg: Config, out: str) -> None:
     evaluators = evaluators if isinstance(evaluators, list) else [evaluators]
     if cfg.get('default_scope') == 'mmseg':
         for evaluator in evaluators:
+            # Without keep_results mmseg's Cityscapes metric deletes what it wrote.
             evaluator.update(output_dir=out, keep_results=True)
     elif not out.endswith(('.pkl', '.pickle')):
         raise UserError(f"--out '{out}': detections go to a pickle file, name it *.pkl")
