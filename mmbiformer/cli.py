@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,22 @@ def run_tool(main: Callable[[], None]) -> None:
     except UserError as error:
         print(f'error: {" ".join(str(error).split())}', file=sys.stderr)
         sys.exit(2)
+    _leave_process_group()
+
+
+def _leave_process_group() -> None:
+    """End torch.distributed before the interpreter does.
+
+    A thread of gloo's that still has to drop the tensor of the last collective when the
+    interpreter ends aborts the process, and the launcher reports a run that went well as failed.
+    Destroying the group joins these threads, except where DistributedDataParallel was used: its
+    reducer never lets go of the group. The pause then lets them drop it.
+    """
+    import torch.distributed as dist
+
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
+        time.sleep(0.2)
 
 
 def run_parser(description: str) -> argparse.ArgumentParser:
