@@ -1,5 +1,6 @@
 # make quickstart [TASK=segmentation]   install, train a small BiFormer on generated data, evaluate
 # make test                             install, then the whole test suite
+# make bench [BENCH='--size 800x1344']   install, then time and memory beside the official style
 # make lint                             ruff
 PYTHON ?= python3.11
 TASK ?= detection
@@ -7,12 +8,15 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -c requirements/constraints.txt
 MMCV := --no-build-isolation -r requirements/3-mmcv.txt
 
-.PHONY: quickstart test lint setup
+.PHONY: quickstart test bench lint setup
 quickstart: setup
 	$(BIN)/python tools/quickstart.py --task $(TASK)
 
 test: setup
 	$(BIN)/python -m pytest
+
+bench: setup
+	$(BIN)/python tools/benchmark.py $(BENCH)
 
 lint: setup
 	$(BIN)/ruff check .
@@ -32,5 +36,6 @@ setup: .venv/installed
 	$(PIP) -r requirements/4-mm.txt
 	$(PIP) --force-reinstall --no-deps -r requirements/5-headless.txt
 	$(PIP) -r requirements/6-test.txt
+	$(BIN)/python -c 'import triton' || $(PIP) -r requirements/7-triton.txt
 	$(PIP) --no-build-isolation --no-deps -e .
 	touch $@

@@ -33,6 +33,6 @@ setup(
             'ftfy',
             'regex',
         ],
-        'test': ['pytest', 'pytest-xdist', 'ruff'],
+        'test': ['pytest', 'pytest-xdist', 'hypothesis', 'triton>=3.6', 'ruff'],
     },
 )

@@ -1,6 +1,7 @@
 """Imports run one way: ops <- layers <- backbones; nothing in the package uses tools or tests."""
 
 import ast
+import subprocess
 import sys
 from pathlib import Path
 
@@ -10,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / 'mmbiformer'
 MM = {'mmcv', 'mmdet', 'mmseg'}
 # What each part may import, besides the standard library and itself.
 ALLOWED = {
-    'ops': {'torch'},
+    'ops': {'torch', 'triton'},
     'layers': {'torch', 'einops', 'mmbiformer.ops'},
     'backbones': {
         'torch',
@@ -19,6 +20,17 @@ ALLOWED = {
         'mmbiformer.layers',
         'mmbiformer.checkpoint',
         'mmbiformer.registry',
+    },
+    'benchmark': {
+        'torch',
+        'einops',
+        'matplotlib',
+        'mmengine',
+        'mmdet',
+        'mmbiformer.backbones',
+        'mmbiformer.errors',
+        'mmbiformer.layers',
+        'mmbiformer.ops',
     },
     'registry': {'mmengine'},
     'checkpoint': {'torch', 'mmengine', 'mmbiformer.errors'},
@@ -74,6 +86,26 @@ def test_nothing_in_the_package_uses_tools_or_tests():
         assert not imports_of(path) & outside, path
 
 
+def test_ops_import_with_torch_alone():
+    # Triton is imported by the file of its kernels, and that one only when they are needed.
+    for path in files_of('ops'):
+        if path.name != 'triton_kernels.py':
+            assert imports_of(path) <= {'torch', 'mmbiformer.ops'}, path
+    code = (
+        "import sys; sys.modules['triton'] = None\n"
+        'import torch; from mmbiformer.ops import *\n'
+        'q = torch.rand(1, 3, 3, 4); indices = torch.zeros(1, 4, 1, dtype=torch.int64)\n'
+        'routed_attention(q, q, q, indices, partition_factor=2, num_heads=1, scale=1.0)'
+    )
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
+    assert not done.stderr
+
+
+def test_nothing_but_tools_uses_the_benchmark():
+    for path in sorted(PACKAGE.rglob('*.py')):
+        assert path.parent.name == 'benchmark' or 'mmbiformer.benchmark' not in imports_of(path)
+
+
 def test_the_package_itself_imports_no_mm_package_at_once():
     # Lazy imports inside functions are allowed here: they keep `mmbiformer.ops` light.
     tree = ast.parse((PACKAGE / '__init__.py').read_text())
@@ -85,7 +117,7 @@ def test_the_package_itself_imports_no_mm_package_at_once():
     ('source', 'modules'),
     [
         ('import torch.nn as nn, os', {'torch.nn', 'os'}),
-        ('from . import gathered', {'mmbiformer.ops'}),
+        ('from . import chunked', {'mmbiformer.ops'}),
         ('from .regions import x', {'mmbiformer.ops.regions'}),
         ('from ..layers import x', {'mmbiformer.layers'}),
         ('from .. import layers', {'mmbiformer.layers'}),

@@ -52,7 +52,7 @@ class BiFormer(BaseModule):
             part, as the released weights need. 'masked': they take no part.
             Defaults to 'official'.
         attention_backend (str): Backend of :func:`mmbiformer.ops.routed_attention`.
-            Defaults to 'gathered'.
+            Defaults to 'auto'.
         init_cfg (dict | list[dict], optional): As in mmengine. Official checkpoints load as they
             are: ``dict(type='Pretrained', checkpoint='official.pth')``.
 
@@ -84,7 +84,7 @@ class BiFormer(BaseModule):
         norm_eval: bool = False,
         with_cp: bool = False,
         padding: str = 'official',
-        attention_backend: str = 'gathered',
+        attention_backend: str = 'auto',
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         if init_cfg is None:

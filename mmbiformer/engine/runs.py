@@ -1,5 +1,6 @@
 """Building the mmengine Runner of a training or test run."""
 
+import logging
 import os
 from pathlib import Path
 
@@ -112,6 +113,10 @@ def _build_runner(cfg: Config, launcher: str) -> Runner:
     runner = Runner.from_cfg(cfg)
     for notice in notices:
         runner.logger.warning(notice)
+    # mmbiformer.ops knows no mm package, and says by Python's logging which backend it took.
+    log = logging.getLogger('mmbiformer')
+    log.setLevel(logging.INFO)
+    log.handlers, log.propagate = runner.logger.handlers, False
     return runner
 
 

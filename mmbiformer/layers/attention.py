@@ -7,12 +7,10 @@ from torch import Tensor, nn
 from mmbiformer.ops import routed_attention, routing_indices
 from mmbiformer.ops.regions import pad_bottom_right, region_size
 
+from .depthwise import depthwise_conv
+from .lean import add_linear, norm_linear
+
 LCE_KERNEL = 5
-
-
-def conv_channels_last(conv: nn.Conv2d, x: Tensor) -> Tensor:
-    """Apply a convolution to a map of shape (B, H, W, C); the result has the same layout."""
-    return conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
 
 def build_lce(dim: int) -> nn.Conv2d:
@@ -43,7 +41,7 @@ class BiLevelRoutingAttention(nn.Module):
         partition_factor: int,
         topk: int,
         padding: str = 'official',
-        backend: str = 'gathered',
+        backend: str = 'auto',
     ) -> None:
         super().__init__()
         self.num_heads = num_heads
@@ -58,7 +56,15 @@ class BiLevelRoutingAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, H, W, C) to a map of the same shape."""
-        q, k, v = self.qkv(x).chunk(3, dim=-1)
+        return self.proj(self._mix(*self.qkv(x).chunk(3, dim=-1)))
+
+    def forward_lean(self, x: Tensor, norm: nn.LayerNorm, scale: Tensor | None) -> Tensor:
+        """``x + scale * self(norm(x))`` of a map (B, H, W, C), as ``lean.py`` does it."""
+        out = self._mix(*norm_linear(x, norm, self.qkv, 3))
+        return add_linear(x, out, scale, self.proj)
+
+    def _mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """What queries, keys and values (B, H, W, C) give before the output projection."""
         if self.padding == 'official':
             pad_query, pad_key, pad_value = self.qkv.bias.chunk(3)
         else:
@@ -77,7 +83,7 @@ class BiLevelRoutingAttention(nn.Module):
             pad_value=pad_value,
             backend=self.backend,
         )
-        return self.proj(out + self._local_context(v, pad_value))
+        return self._local_context(v, pad_value).add_(out)
 
     def _local_context(self, v: Tensor, pad_value: Tensor | None) -> Tensor:
         """LCE of the values; sees as much of the padding as its kernel reaches."""
@@ -87,7 +93,7 @@ class BiLevelRoutingAttention(nn.Module):
             h, w = region_size(height, width, s)
             bottom, right = min(h * s - height, reach), min(w * s - width, reach)
             v = pad_bottom_right(v, bottom, right, pad_value)
-        return conv_channels_last(self.lce, v)[:, :height, :width]
+        return depthwise_conv(self.lce, v)[:, :height, :width]
 
 
 class FullAttention(nn.Module):
@@ -110,9 +116,17 @@ class FullAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, H, W, C) to a map of the same shape."""
+        return self.proj(self._mix(x))
+
+    def forward_lean(self, x: Tensor, norm: nn.LayerNorm, scale: Tensor | None) -> Tensor:
+        """``x + scale * self(norm(x))`` of a map (B, H, W, C), as ``lean.py`` does it."""
+        return add_linear(x, self._mix(norm(x)), scale, self.proj)
+
+    def _mix(self, x: Tensor) -> Tensor:
+        """What a map (B, H, W, C) gives before the output projection."""
         q, k, v = rearrange(
             self.qkv(x), 'b h w (three n d) -> three b n (h w) d', three=3, n=self.num_heads
         )
         out = F.scaled_dot_product_attention(q, k, v)
         out = rearrange(out, 'b n (h w) d -> b h w (n d)', h=x.shape[1])
-        return self.proj(out + conv_channels_last(self.lce, x))
+        return depthwise_conv(self.lce, x).add_(out)

@@ -2,7 +2,9 @@
 
 from torch import Tensor, nn
 
-from .attention import conv_channels_last
+from .attention import BiLevelRoutingAttention, FullAttention
+from .depthwise import depthwise_conv
+from .lean import add_norm_mlp, is_lean
 
 LAYER_NORM_EPS = 1e-6
 MLP_RATIO = 3
@@ -21,11 +23,15 @@ class DropPath(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Scale the kept samples of x (B, ...) by 1 / (1 - drop_prob) when training."""
+        scale = self.sample_scale(x)
+        return x if scale is None else x * scale.view(-1, *[1] * (x.ndim - 1))
+
+    def sample_scale(self, x: Tensor) -> Tensor | None:
+        """What to scale each sample of x (B, ...) by: (B, ), or None for 1."""
         if not self.training or self.drop_prob == 0.0:
-            return x
+            return None
         keep = 1.0 - self.drop_prob
-        mask = x.new_empty(x.shape[0], *[1] * (x.ndim - 1)).bernoulli_(keep)
-        return x * mask / keep
+        return x.new_empty(x.shape[0]).bernoulli_(keep) / keep
 
     def extra_repr(self) -> str:
         return f'drop_prob={self.drop_prob:.3f}'
@@ -36,11 +42,16 @@ class BiFormerBlock(nn.Module):
 
     Args:
         dim (int): Number of channels C.
-        attention (nn.Module): Maps (B, H, W, C) to the same shape.
+        attention (nn.Module): The attention; maps (B, H, W, C) to the same shape.
         drop_path (float): Probability of stochastic depth.
     """
 
-    def __init__(self, dim: int, attention: nn.Module, drop_path: float = 0.0) -> None:
+    def __init__(
+        self,
+        dim: int,
+        attention: BiLevelRoutingAttention | FullAttention,
+        drop_path: float = 0.0,
+    ) -> None:
         super().__init__()
         self.conv_position = nn.Conv2d(dim, dim, 3, padding=1, groups=dim)
         self.norm1 = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
@@ -53,6 +64,9 @@ class BiFormerBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, H, W, C) to a map of the same shape."""
-        x = x + conv_channels_last(self.conv_position, x)
+        x = depthwise_conv(self.conv_position, x) + x
+        if is_lean(x, self):
+            x = self.attn.forward_lean(x, self.norm1, self.drop_path.sample_scale(x))
+            return add_norm_mlp(x, self.drop_path.sample_scale(x), self.norm2, *self.mlp[::2])
         x = x + self.drop_path(self.attn(self.norm1(x)))
         return x + self.drop_path(self.mlp(self.norm2(x)))

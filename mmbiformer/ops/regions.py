@@ -5,6 +5,8 @@ T tokens per region, C channels. A map whose sides S does not divide is padded o
 the bottom, as the paper's released models were trained.
 """
 
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -13,6 +15,23 @@ from torch import Tensor
 def region_size(height: int, width: int, partition_factor: int) -> tuple[int, int]:
     """Height and width of one region, in tokens, after padding: ceil(H / S), ceil(W / S)."""
     return -(-height // partition_factor), -(-width // partition_factor)
+
+
+def bands(length: int, size: int) -> Iterator[tuple[slice, slice, int]]:
+    """Where whole regions lie along an axis of a map, and then the partial one.
+
+    Args:
+        length (int): Number of tokens along the axis.
+        size (int): Tokens of a region along it.
+
+    Yields:
+        tuple: Slice of tokens, slice of the regions they form, tokens of each of these regions.
+    """
+    whole, rest = divmod(length, size)
+    if whole:
+        yield slice(0, whole * size), slice(0, whole), size
+    if rest:
+        yield slice(whole * size, length), slice(whole, whole + 1), rest
 
 
 def pad_bottom_right(x: Tensor, bottom: int, right: int, fill: Tensor | None = None) -> Tensor:
@@ -61,6 +80,19 @@ def from_regions(x: Tensor, height: int, width: int, partition_factor: int) -> T
     h, w = region_size(height, width, s)
     x = x.unflatten(2, (h, w)).unflatten(1, (s, s)).transpose(2, 3)
     return x.flatten(3, 4).flatten(1, 2)[:, :height, :width]
+
+
+def region_sums(x: Tensor, partition_factor: int, dtype: torch.dtype) -> Tensor:
+    """Sum of the real tokens of each region of a map (B, H, W, C): (B, R, C) in ``dtype``."""
+    s, (batch, height, width, channels) = partition_factor, x.shape
+    h, w = region_size(height, width, s)
+    sums = x.new_zeros(batch, s, s, channels, dtype=dtype)
+    for ys, row, tokens_high in bands(height, h):
+        for xs, column, tokens_wide in bands(width, w):
+            part = x[:, ys, xs].unflatten(1, (-1, tokens_high)).unflatten(3, (-1, tokens_wide))
+            # One axis after the other: PyTorch sums over both at once a good deal slower.
+            sums[:, row, column] = part.sum(4, dtype=dtype).sum(2)
+    return sums.flatten(1, 2)
 
 
 def real_tokens(

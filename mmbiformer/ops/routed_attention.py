@@ -1,11 +1,12 @@
-"""The public op: checks its arguments, cuts the maps into regions, calls a backend."""
+"""The public op: checks its arguments and calls a backend."""
+
+from collections.abc import Callable
 
 from torch import Tensor
 
-from . import gathered, reference
+from . import exportable, library, reference
+from .backends import requested
 from .regions import from_regions, pad_to_regions, real_tokens, region_size, to_regions
-
-BACKENDS = {'reference': reference.attend, 'gathered': gathered.attend}
 
 
 def routed_attention(
@@ -19,7 +20,7 @@ def routed_attention(
     scale: float,
     pad_key: Tensor | None = None,
     pad_value: Tensor | None = None,
-    backend: str = 'gathered',
+    backend: str = 'auto',
 ) -> Tensor:
     """Token-to-token attention of bi-level routing attention (paper, section 3.2).
 
@@ -38,24 +39,26 @@ def routed_attention(
         scale (float): Softmax scale.
         pad_key (Tensor, optional): Key of a padding token, (C, ).
         pad_value (Tensor, optional): Value of a padding token, (C, ). Both or none.
-        backend (str): 'gathered' (fast) or 'reference' (plain).
+        backend (str): 'reference' is plain and keeps everything for the backward pass; 'chunked'
+            is PyTorch in cache-sized pieces; 'triton' is fused, for CUDA. 'auto' takes what the
+            environment variable MMBIFORMER_ATTENTION_BACKEND named when this package was
+            imported, else the fastest that can run, and logs it once. Under ``torch.export`` and
+            ``torch.jit.trace`` PyTorch's own operators are taken, whatever the backend.
 
     Returns:
         Tensor: (B, H, W, C).
 
     Raises:
         ValueError: If a shape does not fit, only one pad vector is given, or the backend is
-            unknown.
+            unknown or cannot run.
     """
-    if backend not in BACKENDS:
-        raise ValueError(f"backend '{backend}' is unknown: choose from {', '.join(BACKENDS)}")
+    backend = requested(backend)
     if not q.ndim == 4 or not q.shape == k.shape == v.shape:
         raise ValueError(
             f'q, k and v must have one shape (B, H, W, C), '
             f'got {tuple(q.shape)}, {tuple(k.shape)} and {tuple(v.shape)}'
         )
-    batch, height, width, channels = q.shape
-    s = partition_factor
+    batch, channels, s = q.shape[0], q.shape[3], partition_factor
     if indices.ndim != 3 or indices.shape[:2] != (batch, s * s):
         raise ValueError(
             f'indices must have shape (B, S * S, K) = ({batch}, {s * s}, K) '
@@ -66,13 +69,37 @@ def routed_attention(
     if (pad_key is None) != (pad_value is None):
         raise ValueError('pad_key and pad_value go together: give both or none')
 
+    if pad_key is not None:  # under autocast the maps are narrower than the pads
+        pad_key, pad_value = pad_key.to(k.dtype), pad_value.to(v.dtype)
+    tensors = q, k, v, indices, pad_key, pad_value
+    if exportable.is_exporting():
+        return _in_regions(exportable.attend, *tensors, s, num_heads, scale)
+    if backend == 'reference':
+        return _in_regions(reference.attend, *tensors, s, num_heads, scale)
+    return library.routed_attention(*tensors, s, num_heads, scale, backend)[0]
+
+
+def _in_regions(
+    attend: Callable[..., Tensor],
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    indices: Tensor,
+    pad_key: Tensor | None,
+    pad_value: Tensor | None,
+    partition_factor: int,
+    num_heads: int,
+    scale: float,
+) -> Tensor:
+    """Cut whole maps into regions, padding included, attend and put them together again."""
+    s = partition_factor
+    height, width = q.shape[1:3]
+
     def split(x: Tensor, pad: Tensor | None = None) -> Tensor:
-        x = to_regions(pad_to_regions(x, s, pad), s)
-        return x.unflatten(-1, (num_heads, channels // num_heads))
+        return to_regions(pad_to_regions(x, s, pad), s).unflatten(-1, (num_heads, -1))
 
     h, w = region_size(height, width, s)
-    is_padded = (height, width) != (h * s, w * s)
-    masked = is_padded and pad_key is None
+    masked = pad_key is None and (height, width) != (h * s, w * s)
     real = real_tokens(height, width, s, q.device) if masked else None
-    out = BACKENDS[backend](split(q), split(k, pad_key), split(v, pad_value), indices, scale, real)
+    out = attend(split(q), split(k, pad_key), split(v, pad_value), indices, scale, real)
     return from_regions(out.flatten(-2), height, width, s)

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from .regions import pad_to_regions, real_tokens, to_regions
+from .exportable import is_exporting
+from .regions import pad_to_regions, real_tokens, region_size, region_sums, to_regions
 
 
 def region_means(x: Tensor, partition_factor: int, pad: Tensor | None = None) -> Tensor:
@@ -19,11 +20,16 @@ def region_means(x: Tensor, partition_factor: int, pad: Tensor | None = None) ->
         Tensor: (B, R, C), in float32 or wider.
     """
     dtype = torch.promote_types(x.dtype, torch.float32)
-    regions = to_regions(pad_to_regions(x, partition_factor, pad), partition_factor)
-    if pad is not None:
-        return regions.mean(dim=2, dtype=dtype)
-    num_real = real_tokens(x.shape[1], x.shape[2], partition_factor, x.device).sum(1)
-    return regions.sum(dim=2, dtype=dtype) / num_real.clamp(min=1).unsqueeze(1)
+    if is_exporting():  # where the sizes of the blocks may not be known
+        regions = to_regions(pad_to_regions(x, partition_factor), partition_factor)
+        sums = regions.sum(2, dtype=dtype)
+    else:
+        sums = region_sums(x, partition_factor, dtype)
+    h, w = region_size(x.shape[1], x.shape[2], partition_factor)
+    num_real = real_tokens(x.shape[1], x.shape[2], partition_factor, x.device).sum(1).unsqueeze(1)
+    if pad is None:
+        return sums / num_real.clamp(min=1)
+    return (sums + (h * w - num_real) * pad.to(dtype)) / (h * w)
 
 
 def routing_indices(

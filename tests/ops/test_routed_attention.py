@@ -5,11 +5,11 @@ import torch
 from loops import SIZES, attend, pad
 from torch.autograd import gradcheck
 
-from mmbiformer.ops import BACKENDS, routed_attention, routing_indices
+from mmbiformer.ops import routed_attention, routing_indices
 
-FAST = [name for name in BACKENDS if name != 'reference']
+FAST = ['chunked']  # the fused one has a file of its own
 SCALE = 0.3
-each_backend = pytest.mark.parametrize('backend', BACKENDS)
+each_backend = pytest.mark.parametrize('backend', ['reference', *FAST])
 each_padding = pytest.mark.parametrize('padding', ['official', 'masked'])
 each_size = pytest.mark.parametrize(('height', 'width', 's'), SIZES.values(), ids=SIZES)
 
@@ -123,8 +123,8 @@ def test_gradcheck(padding, backend):
 
 @pytest.mark.parametrize('backend', FAST)
 @each_padding
-@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16], ids=str)
-def test_error_is_at_most_three_times_the_references(dtype, padding, backend):
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_error_is_at_most_twice_the_references(dtype, padding, backend):
     tensors, indices = make_inputs(13, 18, 4, 4, padding, channels=64, dtype=dtype)
     grad_out = torch.randn_like(tensors[0])
     exact = [x.double() for x in tensors]
@@ -133,12 +133,8 @@ def test_error_is_at_most_three_times_the_references(dtype, padding, backend):
     results = run(tensors, indices, 4, 2, backend, grad_out=grad_out)
     assert all(result.dtype == dtype for result in results)
     errors = relative_errors(results, truth)
-    bounds = [3 * error for error in relative_errors(plain, truth)]
+    bounds = [2 * error for error in relative_errors(plain, truth)]
     assert min(bounds) > 0
-    # The pads' gradients are small sums of many terms that nearly cancel. PyTorch's fused backward
-    # recomputes the softmax from one rounded number per query, which errs to one side: 5 times the
-    # reference's error in float32, where both are near 1e-6.
-    bounds[4:] = [max(bound, 5e-6) for bound in bounds[4:]]
     assert all(error <= bound for error, bound in zip(errors, bounds, strict=True)), errors
 
 
@@ -166,7 +162,7 @@ def test_non_contiguous_maps(backend):
 
 
 WRONG = {
-    'backend': (dict(backend='cuda'), r"backend 'cuda' is unknown: choose from reference, gathe"),
+    'backend': (dict(backend='cuda'), r"backend 'cuda' is unknown: choose from auto, referen"),
     'key shape': (dict(k=torch.rand(1, 4, 5, 8)), r'q, k and v .*\(1, 4, 4, 8\), \(1, 4, 5, 8\)'),
     'no map': (dict.fromkeys('qkv', torch.rand(1, 16, 8)), r'shape \(B, H, W, C\), got \(1, 16'),
     'indices of another S': (

@@ -7,6 +7,7 @@ import torch
 from toolbox import CONFIGS, IN_PROCESS, TTA, metrics_of, run_tool, save_untrained
 
 from mmbiformer.datasets.shapes import make_shapes
+from mmbiformer.ops import backends
 
 NUM_VAL = 3
 DETECTION = CONFIGS / 'retinanet_biformer_quickstart_shapes.py'
@@ -98,6 +99,20 @@ def test_batch_that_is_not_the_recipes_is_said(tmp_path, shapes) -> None:
     )
     (log,) = tmp_path.glob('*/*.log')
     assert "the total batch is 4, the recipe's 16: lr 0.0005 instead of 0.002" in log.read_text()
+
+
+@pytest.mark.parametrize('backend', ['auto', 'chunked'])
+def test_the_log_says_which_attention_auto_took(tmp_path, shapes, backend) -> None:
+    backends._log_once.cache_clear()
+    checkpoint = tmp_path / 'untrained.pth'
+    save_untrained(SEGMENTATION, checkpoint)
+    run_tool(
+        *('test', SEGMENTATION, checkpoint, '--data-root', shapes, '--work-dir', tmp_path),
+        *('--cfg-options', *IN_PROCESS, f'model.backbone.attention_backend={backend}'),
+    )
+    (log,) = tmp_path.glob('*/*.log')
+    said = log.read_text().count("routed attention: backend 'chunked', as 'triton' cannot run")
+    assert said == (backend == 'auto')
 
 
 def test_the_checkpoint_given_is_tested_though_the_config_resumes(tmp_path, shapes) -> None:

@@ -1,12 +1,17 @@
-"""Token-to-token attention by whole rows of regions and PyTorch's fused attention.
+"""Routed attention in operators that every exporter knows: for ``torch.export``, ONNX and tracing.
 
-``index_select`` copies regions as contiguous rows, and its backward allocates the keys' own size;
-``gather`` on an expanded view (see ``reference.py``) allocates S * S times that.
+Regions are gathered by ``index_select`` and attended to by PyTorch's fused attention. Slower than
+the chunked backend, but without an operator of our own and without loops over the batch or map.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+
+def is_exporting() -> bool:
+    """Whether the computation is recorded, to run elsewhere or to be counted."""
+    return torch.compiler.is_exporting() or torch.jit.is_tracing()
 
 
 def attend(

@@ -1,0 +1,204 @@
+"""What a block does besides attention, as its modules do it, with less memory traffic: for CPUs.
+
+Rows of tokens are taken through several modules a few at a time, while they are in cache. Nothing
+that a normalisation or an activation can give again is kept for the backward pass, and residuals
+are added where the products are written. docs/performance.md has the measurements.
+
+Shape letters: B batch, H and W height and width of the map, C channels, L = B * H * W tokens.
+"""
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
+# The widest rows of a chunk, of all threads together, stay in a core's share of the caches.
+BYTES_PER_THREAD = 1 << 20
+
+
+def is_lean(x: Tensor, module: nn.Module) -> bool:
+    """Whether this file may stand in for what is inside a module: on a CPU, without autocast.
+
+    Parts that were replaced, parametrised or hooked must run themselves, and a compiler fuses
+    better what it sees.
+    """
+    return (
+        not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()
+        and x.device.type == 'cpu'
+        and not torch.is_autocast_enabled('cpu')
+        and not any(_is_changed(part) for part in module.modules())
+    )
+
+
+def _is_changed(module: nn.Module) -> bool:
+    hooks = '_forward_hooks', '_forward_pre_hooks', '_backward_hooks', '_backward_pre_hooks'
+    known = type(module).__module__.startswith(('torch.nn.modules.', 'mmbiformer.layers.'))
+    return not known or any(getattr(module, name) for name in hooks)
+
+
+def _chunks(x: Tensor, width: int) -> Iterator[slice]:
+    """Cut rows (L, C), of which something ``width`` channels wide is made, into chunks."""
+    budget = BYTES_PER_THREAD * torch.get_num_threads()
+    length = max(1, budget // (width * x.element_size()))
+    for start in range(0, len(x), length):
+        yield slice(start, start + length)
+
+
+def _rows(x: Tensor) -> Tensor:
+    """View a map (B, H, W, C) as rows (L, C)."""
+    return x.reshape(-1, x.shape[-1])
+
+
+def _per_row(scale: Tensor | None, x: Tensor) -> Tensor | None:
+    """Give each row of a map (B, H, W, C) its sample's factor: (B, ) to (L, 1)."""
+    return None if scale is None else scale.repeat_interleave(x[0, ..., 0].numel()).unsqueeze(1)
+
+
+def _add_product(total: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """Add a @ b to a matrix in place, by the operator that FLOP counters know."""
+    return torch.addmm(total, a, b, out=total)
+
+
+class _NormLinear(Function):
+    """Linear map of a LayerNorm, cut into equal parts along the channels."""
+
+    @staticmethod
+    def forward(ctx, x, parts, eps, norm_weight, norm_bias, weight, bias):
+        ctx.save_for_backward(x, norm_weight, norm_bias, weight)
+        ctx.eps = eps
+        rows = _rows(x)
+        out = rows.new_empty(len(rows), len(weight))
+        for chunk in _chunks(rows, len(weight)):
+            normed = F.layer_norm(rows[chunk], norm_weight.shape, norm_weight, norm_bias, eps)
+            torch.addmm(bias, normed, weight.t(), out=out[chunk])
+        return out.view(*x.shape[:3], -1).chunk(parts, dim=-1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, *grads):
+        x, norm_weight, norm_bias, weight = ctx.saved_tensors
+        rows, grads = _rows(x), [_rows(grad) for grad in grads]
+        grad_x = torch.empty_like(rows)
+        grad_weight, grad_bias = torch.zeros_like(weight), weight.new_zeros(len(weight))
+        norm = _NormBackward(norm_weight, norm_bias, ctx.eps)
+        for chunk in _chunks(rows, len(weight)):
+            grad = torch.cat([part[chunk] for part in grads], dim=1)
+            grad_bias += grad.sum(0)
+            _add_product(grad_weight, grad.t(), norm.normed(rows[chunk]))
+            grad_x[chunk] = norm.backward(grad @ weight)
+        return grad_x.view_as(x), None, None, *norm.grads, grad_weight, grad_bias
+
+
+class _NormBackward:
+    """LayerNorm of chunks of rows, computed again, and its gradients."""
+
+    def __init__(self, weight: Tensor, bias: Tensor, eps: float) -> None:
+        self.weight, self.bias, self.eps = weight, bias, eps
+        self.grads = torch.zeros_like(weight), torch.zeros_like(bias)
+
+    def normed(self, rows: Tensor) -> Tensor:
+        self.rows = rows
+        out, *self.statistics = torch.native_layer_norm(
+            rows, self.weight.shape, self.weight, self.bias, self.eps
+        )
+        return out
+
+    def backward(self, grad: Tensor) -> Tensor:
+        """Gradient of the rows last normalised; adds to the gradients of weight and bias."""
+        grad_rows, *grads = torch.ops.aten.native_layer_norm_backward(
+            *(grad, self.rows, self.weight.shape, *self.statistics),
+            *(self.weight, self.bias, [True] * 3),
+        )
+        for total, part in zip(self.grads, grads, strict=True):
+            total += part
+        return grad_rows
+
+
+class _AddLinear(Function):
+    """x + scale * linear(y), on rows; ``scale`` (L, 1) or None."""
+
+    @staticmethod
+    def forward(ctx, x, y, scale, weight, bias):
+        ctx.save_for_backward(y, scale, weight)
+        out = torch.add(x, bias) if scale is None else torch.addcmul(x, scale, bias)
+        return _add_product(out, y if scale is None else y * scale, weight.t())
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        y, scale, weight = ctx.saved_tensors
+        scaled = grad if scale is None else grad * scale
+        return grad, scaled @ weight, None, scaled.t() @ y, scaled.sum(0)
+
+
+class _AddNormMLP(Function):
+    """x + scale * MLP(LayerNorm(x)), on rows; ``scale`` (L, 1) or None."""
+
+    @staticmethod
+    def forward(ctx, x, scale, eps, norm_weight, norm_bias, weight1, bias1, weight2, bias2):
+        keep = any(ctx.needs_input_grad)
+        out = torch.empty_like(x)
+        hidden = x.new_empty(len(x), len(weight1)) if keep else None
+        for chunk in _chunks(x, len(weight1)):
+            normed = F.layer_norm(x[chunk], norm_weight.shape, norm_weight, norm_bias, eps)
+            into = hidden[chunk] if keep else None
+            act = F.gelu(torch.addmm(bias1, normed, weight1.t(), out=into))
+            if scale is None:
+                torch.add(x[chunk], bias2, out=out[chunk])
+            else:
+                act *= scale[chunk]
+                torch.addcmul(x[chunk], scale[chunk], bias2, out=out[chunk])
+            _add_product(out[chunk], act, weight2.t())
+        if keep:
+            ctx.save_for_backward(x, scale, hidden, norm_weight, norm_bias, weight1, weight2)
+            ctx.eps = eps
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        x, scale, hidden, norm_weight, norm_bias, weight1, weight2 = ctx.saved_tensors
+        grad_x = torch.empty_like(x)
+        grad_weight1, grad_weight2 = torch.zeros_like(weight1), torch.zeros_like(weight2)
+        grad_bias1, grad_bias2 = weight1.new_zeros(len(weight1)), weight2.new_zeros(len(weight2))
+        norm = _NormBackward(norm_weight, norm_bias, ctx.eps)
+        for chunk in _chunks(x, len(weight1)):
+            scaled = grad[chunk] if scale is None else grad[chunk] * scale[chunk]
+            grad_bias2 += scaled.sum(0)
+            _add_product(grad_weight2, scaled.t(), F.gelu(hidden[chunk]))
+            grad_hidden = scaled @ weight2
+            torch.ops.aten.gelu_backward.grad_input(
+                grad_hidden, hidden[chunk], grad_input=grad_hidden
+            )
+            grad_bias1 += grad_hidden.sum(0)
+            _add_product(grad_weight1, grad_hidden.t(), norm.normed(x[chunk]))
+            torch.add(grad[chunk], norm.backward(grad_hidden @ weight1), out=grad_x[chunk])
+        first, second = (grad_weight1, grad_bias1), (grad_weight2, grad_bias2)
+        return grad_x, None, None, *norm.grads, *first, *second
+
+
+def norm_linear(
+    x: Tensor, norm: nn.LayerNorm, linear: nn.Linear, parts: int
+) -> tuple[Tensor, ...]:
+    """``linear(norm(x)).chunk(parts, -1)`` of a map (B, H, W, C)."""
+    parameters = norm.weight, norm.bias, linear.weight, linear.bias
+    return _NormLinear.apply(x, parts, norm.eps, *parameters)
+
+
+def add_linear(x: Tensor, y: Tensor, scale: Tensor | None, linear: nn.Linear) -> Tensor:
+    """``x + scale * linear(y)`` of maps (B, H, W, C); ``scale`` (B, ) or None for 1."""
+    out = _AddLinear.apply(_rows(x), _rows(y), _per_row(scale, x), linear.weight, linear.bias)
+    return out.view_as(x)
+
+
+def add_norm_mlp(
+    x: Tensor, scale: Tensor | None, norm: nn.LayerNorm, linear1: nn.Linear, linear2: nn.Linear
+) -> Tensor:
+    """``x + scale * linear2(gelu(linear1(norm(x))))`` of a map; shapes as above."""
+    parameters = (p for layer in (norm, linear1, linear2) for p in (layer.weight, layer.bias))
+    out = _AddNormMLP.apply(_rows(x), _per_row(scale, x), norm.eps, *parameters)
+    return out.view_as(x)

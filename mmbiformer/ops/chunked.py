@@ -1,0 +1,153 @@
+"""Routed attention in PyTorch, a few regions at a time: the fast backend of CPUs, and of any GPU.
+
+The regions' keys and values are gathered, multiplied and dropped while they are in cache, so that
+the k-fold copy never reaches memory. Nothing but the inputs is kept for the backward pass, which
+gathers again and recomputes the softmax.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from .head_major import Grid, from_rows, padding_bias, sum_padding, to_rows
+
+# Gathered keys and values and their logits of one chunk. On a CPU what fits a core's share of the
+# caches; on a GPU enough work for every launch. docs/performance.md has the measurements.
+CPU_BYTES_PER_THREAD = 2 << 20
+GPU_BYTES = 256 << 20
+
+
+class _Chunks:
+    """Gathered keys, values and attention weights, chunk by chunk, in buffers that are reused.
+
+    Args:
+        grid (Grid): The map's regions.
+        num_heads (int): N.
+        k, v, indices, pad_key, pad_value: As of :func:`forward`.
+    """
+
+    def __init__(
+        self,
+        grid: Grid,
+        num_heads: int,
+        k: Tensor,
+        v: Tensor,
+        indices: Tensor,
+        pad_key: Tensor | None,
+        pad_value: Tensor | None,
+    ) -> None:
+        num_rows = grid.num_rows + 1
+        self.key = to_rows(k, grid, num_heads, num_rows, pad_key).flatten(0, 1)
+        self.value = to_rows(v, grid, num_heads, num_rows, pad_value).flatten(0, 1)
+        self.routed = grid.routed_rows(indices, num_heads)
+        self.bias = padding_bias(grid, k) if pad_key is None and grid.is_padded else None
+        self.tokens, self.dim = self.key.shape[1:]
+        self.num_keys = indices.shape[-1] * self.tokens
+        size = self.num_keys * (2 * self.dim + self.tokens) * k.element_size()
+        is_cpu = k.device.type == 'cpu'
+        budget = CPU_BYTES_PER_THREAD * torch.get_num_threads() if is_cpu else GPU_BYTES
+        self.length = min(max(1, budget // size), len(self.routed))
+        self.gathered = self.empty(self.num_keys, self.dim), self.empty(self.num_keys, self.dim)
+        self.weights = self.empty(self.tokens, self.num_keys)
+
+    def empty(self, *shape: int) -> Tensor:
+        """Uninitialised, with room for the regions of one chunk."""
+        return self.key.new_empty(self.length, *shape)
+
+    def __iter__(self) -> Iterator[tuple[slice, Tensor]]:
+        """Yields (which of the N * M query regions, their row numbers (n * K, ))."""
+        for start in range(0, len(self.routed), self.length):
+            chunk = slice(start, start + self.length)
+            yield chunk, self.routed[chunk].flatten()
+
+    def gather(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of a chunk: (n, K * T, D) each."""
+        found = []
+        for source, buffer in zip((self.key, self.value), self.gathered, strict=True):
+            out = buffer.view(-1, self.tokens, self.dim)[: len(rows)]
+            torch.index_select(source, 0, rows, out=out)
+            found.append(out.view(-1, self.num_keys, self.dim))
+        return found[0], found[1]
+
+    def attend(self, query: Tensor, key: Tensor, rows: Tensor) -> Tensor:
+        """Attention weights (n, T, K * T) of scaled queries (n, T, D) and gathered keys."""
+        logits = torch.bmm(query, key.transpose(1, 2), out=self.weights[: len(query)])
+        if self.bias is not None:
+            bias = self.bias.index_select(0, rows % len(self.bias))
+            logits += bias.view(-1, 1, self.num_keys)
+        return torch.softmax(logits, dim=-1, out=logits)
+
+
+def forward(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    indices: Tensor,
+    pad_key: Tensor | None,
+    pad_value: Tensor | None,
+    partition_factor: int,
+    num_heads: int,
+    scale: float,
+) -> tuple[Tensor, Tensor]:
+    """As :func:`mmbiformer.ops.routed_attention`; returns (output, nothing for the backward)."""
+    grid = Grid(*q.shape[:3], partition_factor)
+    query = to_rows(q, grid, num_heads, grid.num_rows, scale=scale).flatten(0, 1)
+    chunks = _Chunks(grid, num_heads, k, v, indices, pad_key, pad_value)
+    out = torch.empty_like(query)
+    for chunk, rows in chunks:
+        key, value = chunks.gather(rows)
+        torch.bmm(chunks.attend(query[chunk], key, rows), value, out=out[chunk])
+    return from_rows(out.unflatten(0, (num_heads, -1)), grid), q.new_empty(0)
+
+
+def backward(
+    grad_out: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    indices: Tensor,
+    pad_key: Tensor | None,
+    pad_value: Tensor | None,
+    partition_factor: int,
+    num_heads: int,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
+    """Gradients of q, k, v, pad_key and pad_value; none for pads that are not given."""
+    grid = Grid(*q.shape[:3], partition_factor)
+    query = to_rows(q, grid, num_heads, grid.num_rows, scale=scale).flatten(0, 1)
+    grad_out = to_rows(grad_out, grid, num_heads, grid.num_rows).flatten(0, 1)
+    chunks = _Chunks(grid, num_heads, k, v, indices, pad_key, pad_value)
+    grad_query = torch.empty_like(query)
+    grad_key, grad_value = torch.zeros_like(chunks.key), torch.zeros_like(chunks.value)
+    grad_weights = chunks.empty(chunks.tokens, chunks.num_keys)
+    grad_rows = chunks.empty(chunks.num_keys, chunks.dim)
+    for chunk, rows in chunks:
+        (key, value), grad = chunks.gather(rows), grad_out[chunk]
+        weights = chunks.attend(query[chunk], key, rows)
+        grad_logits, grad_row = grad_weights[: len(grad)], grad_rows[: len(grad)]
+        torch.bmm(weights.transpose(1, 2), grad, out=grad_row)
+        grad_value.index_add_(0, rows, grad_row.view(-1, *grad_value.shape[1:]))
+        torch.bmm(grad, value.transpose(1, 2), out=grad_logits)
+        torch.ops.aten._softmax_backward_data.out(
+            grad_logits, weights, -1, weights.dtype, grad_input=grad_logits
+        )
+        torch.bmm(grad_logits, key, out=grad_query[chunk])
+        torch.bmm(grad_logits.transpose(1, 2), query[chunk], out=grad_row)
+        grad_key.index_add_(0, rows, grad_row.view(-1, *grad_key.shape[1:]))
+
+    grad_query, grad_key, grad_value = (
+        x.unflatten(0, (num_heads, -1)) for x in (grad_query, grad_key, grad_value)
+    )
+    grad_pads = None, None
+    if pad_key is not None:
+        grad_pads = tuple(
+            sum_padding(rows, grid).to(pad.dtype)
+            for rows, pad in ((grad_key, pad_key), (grad_value, pad_value))
+        )
+    grads = (
+        from_rows(grad_query, grid, scale),
+        from_rows(grad_key, grid),
+        from_rows(grad_value, grid),
+    )
+    return *grads, *grad_pads

@@ -1,0 +1,103 @@
+"""The fused backends as operators of torch.library, so that autograd, autocast, torch.compile and
+opcheck take them like any other.
+
+``mmbiformer::routed_attention`` returns (output, what the backend keeps for the backward pass);
+``mmbiformer::routed_attention_backward`` returns the gradients of q, k, v and the pads, empty ones
+where there are no pads.
+"""
+
+import torch
+from torch import Tensor
+
+from . import chunked, triton_backend
+from .backends import resolve
+
+_MODULES = {'chunked': chunked, 'triton': triton_backend}
+
+
+@torch.library.custom_op('mmbiformer::routed_attention', mutates_args=())
+def routed_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    indices: Tensor,
+    pad_key: Tensor | None,
+    pad_value: Tensor | None,
+    partition_factor: int,
+    num_heads: int,
+    scale: float,
+    backend: str,
+) -> tuple[Tensor, Tensor]:
+    tensors = q, k, v, indices, pad_key, pad_value
+    module = _MODULES[resolve(backend, q, num_heads)]
+    return module.forward(*tensors, partition_factor, num_heads, scale)
+
+
+@routed_attention.register_fake
+def _(q, k, v, indices, pad_key, pad_value, partition_factor, num_heads, scale, backend):
+    if resolve(backend, q, num_heads) == 'triton':
+        kept = q.new_empty(*q.shape[:3], num_heads, dtype=torch.float32)
+    else:
+        kept = q.new_empty(0)
+    return q.new_empty(q.shape), kept
+
+
+@torch.library.custom_op('mmbiformer::routed_attention_backward', mutates_args=())
+def routed_attention_backward(
+    grad_out: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    indices: Tensor,
+    pad_key: Tensor | None,
+    pad_value: Tensor | None,
+    kept: list[Tensor],
+    partition_factor: int,
+    num_heads: int,
+    scale: float,
+    backend: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    tensors = q, k, v, indices, pad_key, pad_value
+    settings = partition_factor, num_heads, scale
+    grads = _MODULES[backend].backward(grad_out, *tensors, *kept, *settings)
+    return tuple(q.new_empty(0) if grad is None else grad for grad in grads)
+
+
+@routed_attention_backward.register_fake
+def _(
+    grad_out,
+    q,
+    k,
+    v,
+    indices,
+    pad_key,
+    pad_value,
+    kept,
+    partition_factor,
+    num_heads,
+    scale,
+    backend,
+):
+    pads = (
+        q.new_empty(0) if pad is None else torch.empty_like(pad) for pad in (pad_key, pad_value)
+    )
+    return *(q.new_empty(q.shape) for _ in range(3)), *pads
+
+
+def _setup_context(ctx, inputs, output) -> None:
+    *tensors, partition_factor, num_heads, scale, backend = inputs
+    backend = resolve(backend, inputs[0], num_heads)
+    ctx.settings = partition_factor, num_heads, scale, backend
+    # The chunked backend recomputes the weights, and needs nothing of the forward pass.
+    ctx.save_for_backward(*tensors, *(output if backend == 'triton' else ()))
+
+
+def _backward(ctx, grad_out, _):
+    q, k, v, indices, *pads_and_kept = ctx.saved_tensors  # with_cp allows one look
+    pads, kept = pads_and_kept[:2], pads_and_kept[2:]
+    grads = routed_attention_backward(grad_out, q, k, v, indices, *pads, kept, *ctx.settings)
+    grad_pads = [grads[3 + i] if pad is not None else None for i, pad in enumerate(pads)]
+    return *grads[:3], None, *grad_pads, None, None, None, None
+
+
+routed_attention.register_autograd(_backward, setup_context=_setup_context)

@@ -1,0 +1,309 @@
+"""Routed attention fused on the GPU: what is launched, on which memory, in tiles of which size.
+
+The kernels are in ``triton_kernels.py``, which is imported when first needed: this module, like
+all of ``mmbiformer.ops``, imports with torch alone. Letters as there: B batch, H and W height and
+width of the map, S partition factor, R = S * S regions, T tokens per region, K routed regions,
+N heads, D head dim, C = N * D channels.
+"""
+
+from functools import cache
+from importlib.util import find_spec
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .regions import region_size
+
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+HEAD_DIMS = (16, 32, 64, 128)
+# A region that more than this times K regions route to, where K is the mean, is shared by several
+# programs: one would still be at it when all others are done. 2 would double the memory for it.
+CHUNK_PER_TOPK = 4
+
+
+class Tiles(NamedTuple):
+    """How many queries and keys a program holds at a time, and how many warps work on them."""
+
+    queries: int
+    keys: int
+    warps: int
+
+
+# Up to how many tokens per region: tiles of the forward, the backward for queries, and for keys.
+# Chosen from registers (no spills, several programs per multiprocessor) and from how much of the
+# last tile stays empty; from 64 rows on, Hopper's wgmma is used.
+TILES_16_BIT = {
+    16: (Tiles(16, 32, 1), Tiles(16, 32, 1), Tiles(32, 16, 1)),
+    128: (Tiles(32, 32, 2), Tiles(32, 32, 2), Tiles(32, 32, 2)),
+    float('inf'): (Tiles(64, 64, 4), Tiles(64, 32, 4), Tiles(32, 64, 4)),
+}
+TILES_32_BIT = {
+    16: (Tiles(16, 32, 2), Tiles(16, 32, 2), Tiles(16, 16, 2)),
+    float('inf'): (Tiles(32, 32, 4), Tiles(32, 32, 4), Tiles(16, 32, 4)),
+}
+
+
+def choose_tiles(tokens: int, head_dim: int, dtype: torch.dtype) -> list[Tiles]:
+    """Tiles of the three kernels, by T, D and dtype. The tables are for D = 32."""
+    table = TILES_32_BIT if dtype == torch.float32 else TILES_16_BIT
+    chosen = next(tiles for limit, tiles in table.items() if tokens <= limit)
+    factor = max(1, head_dim // 32)
+    return [x._replace(warps=min(8, x.warps * factor)) for x in chosen]
+
+
+@cache
+def _interpreted() -> bool:
+    """Whether Triton runs the kernels on the CPU, for tests (TRITON_INTERPRET=1 at import)."""
+    from .triton_kernels import INTERPRETED
+
+    return INTERPRETED.value
+
+
+def problem(q: Tensor, num_heads: int) -> str | None:
+    """Why this backend cannot run on queries (B, H, W, C), in a few words; None where it can."""
+    if find_spec('triton') is None:
+        return 'triton is not installed: pip install triton'
+    if q.dtype not in DTYPES:
+        return f'dtype {q.dtype} is not float32, float16 or bfloat16'
+    head_dim = q.shape[-1] // num_heads
+    if head_dim not in HEAD_DIMS:
+        return f'head dim {head_dim} is not 16, 32, 64 or 128'
+    if _interpreted():
+        return None
+    if not q.is_cuda:
+        return f'q is on {q.device}: triton needs a CUDA GPU (or TRITON_INTERPRET=1, for tests)'
+    major, minor = torch.cuda.get_device_capability(q.device)
+    if major < 8:
+        return f'the compute capability of the GPU, {major}.{minor}, is below 8.0'
+    return None
+
+
+class _Layout(NamedTuple):
+    """Shape of the maps and how they are cut."""
+
+    batch: int
+    height: int
+    width: int
+    region_height: int
+    region_width: int
+    partition_factor: int
+    num_heads: int
+    head_dim: int
+
+    @classmethod
+    def of(cls, q: Tensor, partition_factor: int, num_heads: int) -> '_Layout':
+        batch, height, width, channels = q.shape
+        size = height, width, *region_size(height, width, partition_factor)
+        return cls(batch, *size, partition_factor, num_heads, channels // num_heads)
+
+    @property
+    def num_regions(self) -> int:
+        return self.partition_factor**2
+
+    @property
+    def tokens(self) -> int:
+        return self.region_height * self.region_width
+
+    @property
+    def is_padded(self) -> bool:
+        return self.height * self.width != self.num_regions * self.tokens
+
+    def grid(self, items: int, block: int) -> tuple[int, int, int]:
+        return items, -(-self.tokens // block), self.batch * self.num_heads
+
+    def kernel_arguments(self) -> dict:
+        return dict(
+            height=self.height,
+            width=self.width,
+            num_heads=self.num_heads,
+            S=self.partition_factor,
+            D=self.head_dim,
+        )
+
+
+def _tile_arguments(tiles: Tiles) -> dict:
+    return dict(
+        BLOCK_Q=tiles.queries,
+        BLOCK_K=tiles.keys,
+        num_warps=tiles.warps,
+    )
+
+
+def _pads_in_use(
+    layout: _Layout, q: Tensor, pad_key: Tensor | None, pad_value: Tensor | None
+) -> tuple[Tensor, Tensor] | tuple[None, None]:
+    """The pads as kernels take them; None where padding takes no part, or there is none."""
+    if pad_key is None or not layout.is_padded:
+        return None, None
+    return pad_key.to(q.dtype).contiguous(), pad_value.to(q.dtype).contiguous()
+
+
+def _map(x: Tensor) -> tuple[Tensor, int, int, int]:
+    """A map as kernels take it: read in place, unless its channels are apart in memory."""
+    x = x if x.stride(-1) == 1 else x.contiguous()
+    return x, *x.stride()[:3]
+
+
+def forward(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    indices: Tensor,
+    pad_key: Tensor | None,
+    pad_value: Tensor | None,
+    partition_factor: int,
+    num_heads: int,
+    scale: float,
+) -> tuple[Tensor, Tensor]:
+    """Routed attention; semantics as of :func:`mmbiformer.ops.routed_attention`.
+
+    Args:
+        q, k, v (Tensor): (B, H, W, C), channels last. Chunks of one packed map are read in place.
+        indices (Tensor): int64 region numbers, (B, R, K).
+        pad_key, pad_value (Tensor, optional): (C, ). None: padding takes no part, and a token
+            without any real key gets nan.
+        partition_factor (int): S.
+        num_heads (int): N.
+        scale (float): Softmax scale.
+
+    Returns:
+        tuple: The output, (B, H, W, C), contiguous; and for :func:`backward` the logarithm to base
+        2 of the sum of the exponentials of every query's scores, (B, H, W, N), float32.
+    """
+    from .triton_kernels import forward_kernel
+
+    layout = _Layout.of(q, partition_factor, num_heads)
+    tiles, _, _ = choose_tiles(layout.tokens, layout.head_dim, q.dtype)
+    out = torch.empty_like(q, memory_format=torch.contiguous_format)
+    lse = q.new_empty((*q.shape[:3], num_heads), dtype=torch.float32)
+    pads = _pads_in_use(layout, q, pad_key, pad_value)
+    with torch.cuda.device_of(q):
+        forward_kernel[layout.grid(layout.num_regions, tiles.queries)](
+            *map(_map, (q, k, v, out)),
+            indices.contiguous(),
+            *pads,
+            lse,
+            topk=indices.shape[-1],
+            scale=scale,
+            MASKED=layout.is_padded and pads[0] is None,
+            **layout.kernel_arguments(),
+            **_tile_arguments(tiles),
+        )
+    return out, lse
+
+
+def backward(
+    grad_out: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    indices: Tensor,
+    pad_key: Tensor | None,
+    pad_value: Tensor | None,
+    out: Tensor,
+    lse: Tensor,
+    partition_factor: int,
+    num_heads: int,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
+    """Gradients of q, k, v (contiguous), pad_key and pad_value (None where there are no pads).
+
+    Args:
+        grad_out (Tensor): Gradient of the output, (B, H, W, C), any strides.
+        out, lse (Tensor): What :func:`forward` returned.
+        q, k, v, ...: What it was given.
+    """
+    layout = _Layout.of(q, partition_factor, num_heads)
+    pads = _pads_in_use(layout, q, pad_key, pad_value)
+    with torch.cuda.device_of(q):
+        grad_q, stats, grad_pads = _backward_queries(
+            layout, scale, grad_out, q, k, v, indices.contiguous(), pads, out, lse
+        )
+        grad_k, grad_v = _backward_keys(layout, scale, grad_out, q, k, v, indices, stats)
+    if pad_key is None:
+        return grad_q, grad_k, grad_v, None, None
+    if grad_pads is None:
+        return grad_q, grad_k, grad_v, torch.zeros_like(pad_key), torch.zeros_like(pad_value)
+    grad_key, grad_value = (parts.sum((0, 1, 2)) for parts in grad_pads)
+    return grad_q, grad_k, grad_v, grad_key.to(pad_key.dtype), grad_value.to(pad_value.dtype)
+
+
+def _backward_queries(layout, scale, grad_out, q, k, v, indices, pads, out, lse):
+    """Gradient of q, what the other kernel needs of queries, and the pads' gradients in parts."""
+    from .triton_kernels import backward_query_kernel
+
+    _, tiles, _ = choose_tiles(layout.tokens, layout.head_dim, q.dtype)
+    grid = layout.grid(layout.num_regions, tiles.queries)
+    grad_q = torch.empty_like(out)
+    stats = lse.new_empty(*lse.shape, 2)
+    grad_pads = None
+    if pads[0] is not None:  # zeros, as programs that meet no padded key do not write
+        grad_pads = lse.new_zeros(2, layout.batch, *grid[:2], q.shape[-1]).unbind()
+    backward_query_kernel[grid](
+        *map(_map, (q, k, v, out, grad_out, grad_q)),
+        indices,
+        *pads,
+        grad_pads,
+        lse,
+        stats,
+        topk=indices.shape[-1],
+        scale=scale,
+        MASKED=layout.is_padded and pads[0] is None,
+        **layout.kernel_arguments(),
+        **_tile_arguments(tiles),
+    )
+    return grad_q, stats, grad_pads
+
+
+def _backward_keys(layout, scale, grad_out, q, k, v, indices, stats):
+    """Gradients of k and v."""
+    from .triton_kernels import add_chunks_kernel, backward_key_kernel
+
+    _, _, tiles = choose_tiles(layout.tokens, layout.head_dim, q.dtype)
+    topk = indices.shape[-1]
+    lists, starts = _invert(indices)
+    num_listed = layout.num_regions * topk
+    chunk = CHUNK_PER_TOPK * topk
+    num_partial = 2 * ((num_listed - 1) // chunk)
+    grads = [q.new_empty(q.shape) for _ in range(2)]
+    partials = stats.new_empty(2, layout.batch, num_partial, layout.tokens, q.shape[-1]).unbind()
+    shared = layout.kernel_arguments()
+    backward_key_kernel[layout.grid(num_listed // chunk + layout.num_regions, tiles.keys)](
+        *map(_map, (q, k, v, grad_out, *grads, *partials)),
+        lists,
+        starts,
+        stats,
+        topk=topk,
+        chunk_size=chunk,
+        scale=scale,
+        REGIONS=1 << (layout.num_regions - 1).bit_length(),
+        **shared,
+        **_tile_arguments(tiles),
+    )
+    if num_partial:
+        add_chunks_kernel[layout.grid(layout.num_regions, tiles.keys)](
+            *map(_map, (*grads, *partials)),
+            starts,
+            chunk_size=chunk,
+            BLOCK_K=tiles.keys,
+            num_warps=tiles.warps,
+            **shared,
+        )
+    return grads
+
+
+def _invert(indices: Tensor) -> tuple[Tensor, Tensor]:
+    """The regions that route to each region, without waiting for the device.
+
+    Args:
+        indices (Tensor): The regions that each region routes to, (B, R, K).
+
+    Returns:
+        tuple: The regions that route to region 0, then those that do to region 1 and so on,
+        (B, R * K); and where each of these lists starts and the last one ends, (B, R + 1), int32.
+    """
+    batch, num_regions, topk = indices.shape
+    listed, order = indices.flatten(1).sort(stable=True)
+    regions = torch.arange(num_regions + 1, device=indices.device).repeat(batch, 1)
+    return order // topk, torch.searchsorted(listed, regions, out_int32=True)

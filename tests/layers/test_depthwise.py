@@ -1,0 +1,55 @@
+"""The depthwise convolution and its gradients against PyTorch's."""
+
+import pytest
+import torch
+from torch import nn
+
+from mmbiformer.layers.depthwise import depthwise_conv
+
+
+@pytest.mark.parametrize('kernel_size', [3, 5, 7])
+@pytest.mark.parametrize(('height', 'width'), [(1, 1), (2, 7), (9, 6), (40, 600)])
+def test_output_and_gradients(height, width, kernel_size):
+    torch.manual_seed(0)
+    conv = nn.Conv2d(6, 6, kernel_size, padding=kernel_size // 2, groups=6).double()
+    # A slice of a wider map, as the values are of a packed projection.
+    x = torch.randn(2, height, width, 9, dtype=torch.float64)[..., 3:].requires_grad_()
+    variables = [x, conv.weight, conv.bias]
+
+    out = depthwise_conv(conv, x)
+    expected = conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+    torch.testing.assert_close(out, expected, rtol=0, atol=1e-13)
+    grad_out = torch.randn_like(out)
+    for grad, truth in zip(
+        torch.autograd.grad(out, variables, grad_out),
+        torch.autograd.grad(expected, variables, grad_out),
+        strict=True,
+    ):
+        torch.testing.assert_close(grad, truth, rtol=0, atol=1e-11)
+
+
+def test_error_of_the_weight_gradient_is_at_most_that_of_pytorchs_3x3():
+    # PyTorch sums a 3x3 gradient over all places in float32, a 5x5 one in smaller parts.
+    torch.manual_seed(0)
+    x, grad_out = torch.randn(2, 1, 40, 56, 32)
+
+    def relative_error(apply, size: int) -> float:
+        grads = []
+        for dtype in (torch.float32, torch.float64):
+            conv = nn.Conv2d(32, 32, size, padding=size // 2, groups=32, dtype=dtype)
+            out = apply(conv, x.to(dtype))
+            grads.append(torch.autograd.grad(out, conv.weight, grad_out.to(dtype))[0])
+        return ((grads[0] - grads[1]).norm() / grads[1].norm()).item()
+
+    def plain(conv, x):
+        return conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+    assert 0 < relative_error(depthwise_conv, 5) <= relative_error(plain, 3)
+
+
+def test_a_hook_on_the_convolution_is_called():
+    conv = nn.Conv2d(4, 4, 5, padding=2, groups=4)
+    seen = []
+    conv.register_forward_hook(lambda *args: seen.append(args))
+    depthwise_conv(conv, torch.rand(1, 3, 3, 4))
+    assert len(seen) == 1

@@ -1,0 +1,130 @@
+"""The lean block against the modules it stands in for."""
+
+import pytest
+import torch
+from torch import nn
+from torch.autograd.graph import saved_tensors_hooks
+
+from mmbiformer.layers import BiFormerBlock, BiLevelRoutingAttention, FullAttention, block, lean
+
+DIM = 64
+
+
+def make_block(attention='routed', drop_path=0.0, dtype=torch.float64) -> BiFormerBlock:
+    """With every parameter drawn from a normal distribution."""
+    torch.manual_seed(0)
+    if attention == 'routed':
+        module = BiLevelRoutingAttention(DIM, 2, 3, 2, backend='chunked')
+    else:
+        module = FullAttention(DIM)
+    made = BiFormerBlock(DIM, module, drop_path).to(dtype)
+    for parameter in made.parameters():
+        nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
+    return made
+
+
+def results(module: BiFormerBlock, x: torch.Tensor) -> list[torch.Tensor]:
+    """The output and the gradients of the input and of every parameter; dropping from a seed."""
+    x = x.clone().requires_grad_()
+    torch.manual_seed(1)
+    out = module(x)
+    grad_out = torch.randn(out.shape, generator=torch.Generator().manual_seed(2))
+    grads = torch.autograd.grad(out, [x, *module.parameters()], grad_out.to(x.dtype))
+    return [out.detach(), *grads]
+
+
+def plain(monkeypatch, *args) -> list[torch.Tensor]:
+    """The same without the lean block."""
+    with monkeypatch.context() as patch:
+        patch.setattr(block, 'is_lean', lambda *_: False)
+        return results(*args)
+
+
+@pytest.mark.parametrize('attention', ['routed', 'full'])
+@pytest.mark.parametrize('drop_path', [0.0, 0.5])
+@pytest.mark.parametrize('rows', [1, 7, 1000], ids='{} rows a chunk'.format)
+def test_equals_the_modules(monkeypatch, rows, drop_path, attention):
+    module, x = make_block(attention, drop_path), torch.randn(3, 5, 7, DIM, dtype=torch.float64)
+    assert lean.is_lean(x, module)
+    expected = plain(monkeypatch, module, x)
+    monkeypatch.setattr(lean, 'BYTES_PER_THREAD', rows * 3 * DIM * 8 // torch.get_num_threads())
+    for result, truth in zip(results(module, x), expected, strict=True):
+        torch.testing.assert_close(result, truth, rtol=0, atol=1e-11)
+    with torch.no_grad():
+        torch.manual_seed(1)
+        torch.testing.assert_close(module(x), expected[0], rtol=0, atol=1e-11)
+
+
+def test_samples_are_dropped_where_the_modules_drop_them():
+    module, x = make_block(drop_path=0.5), torch.randn(16, 3, 3, DIM, dtype=torch.float64)
+    positioned = x + module.conv_position(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+    unchanged = (results(module, x)[0] == positioned).flatten(1).all(1)
+    assert 0 < unchanged.sum() < 16
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16], ids=str)
+def test_error_is_at_most_twice_the_modules(monkeypatch, dtype):
+    # One region: nothing is routed elsewhere for rounding.
+    module = make_block('full', dtype=dtype)
+    x = torch.randn(2, 12, 11, DIM, dtype=dtype)
+    exact = make_block('full').requires_grad_()
+    exact.load_state_dict(module.state_dict())
+    truth = plain(monkeypatch, exact, x.double())
+    theirs = plain(monkeypatch, module, x)
+    for own, other, true in zip(results(module, x), theirs, truth, strict=True):
+        assert (own - true).norm() <= 2 * (other - true).norm()
+
+
+def test_keeps_less_for_the_backward_pass(monkeypatch):
+    module, x = make_block(dtype=torch.float32), torch.randn(1, 12, 12, DIM)
+
+    def kept_bytes() -> int:
+        storages = {}
+
+        def pack(tensor):
+            storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with saved_tensors_hooks(pack, lambda tensor: tensor):
+            module(x.clone().requires_grad_())
+        parameters = {p.untyped_storage().data_ptr() for p in module.parameters()}
+        return sum(size for where, size in storages.items() if where not in parameters)
+
+    own = kept_bytes()
+    monkeypatch.setattr(block, 'is_lean', lambda *_: False)
+    # In maps of C channels. Lean: 2 inputs of a norm, the position's input, qkv (3), the
+    # projection's input, the activation's input (3). The modules: 2 outputs of norms and
+    # the activation's output (3) more.
+    map_bytes = x.numel() * 4
+    assert 10 <= own / map_bytes < 11
+    assert kept_bytes() / map_bytes >= 15
+
+
+@pytest.mark.parametrize('part', ['norm2', 'mlp.0', 'attn', 'attn.qkv'])
+def test_a_hook_on_a_part_is_called(part):
+    module, seen = make_block(), []
+    module.get_submodule(part).register_forward_hook(lambda *args: seen.append(args))
+    x = torch.randn(1, 4, 4, DIM, dtype=torch.float64)
+    assert not lean.is_lean(x, module)
+    module(x)
+    assert len(seen) == 1
+
+
+def test_a_part_that_was_replaced_runs():
+    class Twice(nn.Linear):
+        def forward(self, x):
+            return 2 * super().forward(x)
+
+    module, x = make_block(), torch.randn(1, 4, 4, DIM, dtype=torch.float64)
+    before = module(x)
+    module.mlp[2].__class__ = Twice
+    assert not torch.allclose(module(x), before)
+
+
+def test_autocast_takes_the_modules():
+    x = torch.rand(1, 4, 4, DIM)
+    module = make_block(dtype=torch.float32)
+    assert lean.is_lean(x, module)
+    with torch.autocast('cpu', torch.bfloat16):
+        assert not lean.is_lean(x, module)
+    assert not lean.is_lean(x.to('meta'), module)

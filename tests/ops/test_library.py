@@ -1,0 +1,165 @@
+"""The registered operators: autograd, autocast, compilers, exporters and counters take them."""
+
+from importlib.util import find_spec
+
+import pytest
+import torch
+from torch.library import opcheck
+from torch.utils.flop_counter import FlopCounterMode
+
+from mmbiformer.ops import library, routed_attention, routing_indices
+
+CHANNELS, HEADS, S, SCALE = 16, 2, 3, 0.3
+DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
+
+
+def make_tensors(
+    padding: str, dtype=torch.float32, *, size=(7, 8), channels=CHANNELS
+) -> list[torch.Tensor | None]:
+    """q, k, v, indices and the pads (None where padding takes no part)."""
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = torch.randn(3, 2, *size, channels, generator=generator).to(dtype).unbind()
+    pads = [None, None]
+    if padding == 'official':
+        pads = [torch.randn(channels, generator=generator).to(dtype) for _ in range(2)]
+    pad_query = None if pads[0] is None else torch.zeros_like(pads[0])
+    return [q, k, v, routing_indices(q, k, 2, S, pad_query, pads[0]), *pads]
+
+
+def attend(q, k, v, indices, pad_key, pad_value, backend='chunked'):
+    return routed_attention(
+        *(q, k, v, indices),
+        partition_factor=S,
+        num_heads=HEADS,
+        scale=SCALE,
+        pad_key=pad_key,
+        pad_value=pad_value,
+        backend=backend,
+    )
+
+
+each_padding = pytest.mark.parametrize('padding', ['official', 'masked'])
+
+
+@pytest.mark.skipif(find_spec('triton') is None, reason='triton is not installed')
+@each_padding
+def test_triton_through_the_operators(padding):
+    """Registered as the chunked backend is: what differs is how much is kept for the backward."""
+    tensors = [x if x is None else x.to(DEVICE) for x in make_tensors(padding, channels=32)]
+    variables = [x.requires_grad_() for x in tensors if x is not None and x.is_floating_point()]
+    opcheck(torch.ops.mmbiformer.routed_attention.default, (*tensors, S, HEADS, SCALE, 'triton'))
+    results = []
+    for backend in ('triton', 'reference'):
+        out = attend(*tensors, backend)
+        results.append([out, *torch.autograd.grad(out.square().sum(), variables)])
+    for own, expected in zip(*results, strict=True):
+        torch.testing.assert_close(own, expected, rtol=1e-5, atol=1e-5)
+
+
+@each_padding
+def test_opcheck(padding):
+    tensors = [
+        x.requires_grad_() if x is not None and x.is_floating_point() else x
+        for x in make_tensors(padding)
+    ]
+    opcheck(torch.ops.mmbiformer.routed_attention.default, (*tensors, S, HEADS, SCALE, 'chunked'))
+    grad = torch.randn_like(tensors[0])
+    tensors = [x if x is None else x.detach() for x in tensors]
+    opcheck(
+        torch.ops.mmbiformer.routed_attention_backward.default,
+        (grad, *tensors, [], S, HEADS, SCALE, 'chunked'),
+    )
+
+
+@each_padding
+def test_compiled_equals_eager(padding):
+    tensors = make_tensors(padding)
+    variables = [x.requires_grad_() for x in tensors if x is not None and x.is_floating_point()]
+
+    def gradients(function):
+        out = function(*tensors)
+        return out, *torch.autograd.grad(out.square().sum(), variables)
+
+    compiled = torch.compile(attend, backend='aot_eager', fullgraph=True)
+    for own, expected in zip(gradients(compiled), gradients(attend), strict=True):
+        assert torch.equal(own, expected)
+
+
+@each_padding
+def test_one_graph_serves_other_sizes(padding):
+    compiled = torch.compile(attend, backend='aot_eager', fullgraph=True, dynamic=True)
+    for size in [(7, 8), (9, 9), (4, 11)]:
+        tensors = make_tensors(padding, size=size)
+        assert torch.equal(compiled(*tensors), attend(*tensors))
+
+
+def test_gradients_are_given_only_to_what_wants_them():
+    q, k, v, indices, *pads = make_tensors('official')
+    (grad,) = torch.autograd.grad(attend(q, k, v.requires_grad_(), indices, *pads).sum(), [v])
+    assert grad.shape == v.shape
+
+
+def test_pads_of_another_dtype_get_gradients_of_theirs():
+    # Under autocast the maps are bfloat16, and the pads, which are a bias, float32.
+    q, k, v, indices, *pads = make_tensors('official', torch.bfloat16)
+    pads = [pad.float().requires_grad_() for pad in pads]
+    out = attend(q, k, v, indices, *pads)
+    assert out.dtype == torch.bfloat16
+    grads = torch.autograd.grad(out.sum(), pads)
+    assert [grad.dtype for grad in grads] == [torch.float32] * 2
+
+
+@each_padding
+def test_only_the_inputs_are_kept_for_the_backward_pass(padding):
+    tensors = make_tensors(padding)
+    for x in tensors[:3]:
+        x.requires_grad_()
+    own = {x.untyped_storage().data_ptr() for x in tensors if x is not None}
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x) or x, lambda x: x):
+        attend(*tensors)
+    assert kept
+    assert {x.untyped_storage().data_ptr() for x in kept} <= own
+
+
+@each_padding
+def test_export_takes_operators_that_are_not_ours(padding):
+    class Attend(torch.nn.Module):
+        def forward(self, q, k, v, indices, pad_key, pad_value):
+            return attend(q, k, v, indices, pad_key, pad_value)
+
+    tensors = make_tensors(padding, torch.float64)
+    batch = torch.export.Dim('batch')
+    shapes = [{0: batch}] * 4 + [None] * 2
+    program = torch.export.export(Attend(), tuple(tensors), dynamic_shapes=tuple(shapes))
+    names = [str(node.target) for node in program.graph.nodes]
+    assert not [name for name in names if 'mmbiformer' in name]
+    assert [name for name in names if 'scaled_dot_product_attention' in name]
+    one = [x if x is None or x.ndim == 1 else x[:1] for x in tensors]
+    torch.testing.assert_close(program.module()(*one), attend(*one), rtol=0, atol=1e-13)
+
+
+def test_traced_equals_eager():
+    tensors = make_tensors('official', torch.float64)
+    traced = torch.jit.trace(attend, tuple(tensors), check_trace=False)
+    torch.testing.assert_close(traced(*tensors), attend(*tensors), rtol=0, atol=1e-13)
+
+
+def test_flops_are_counted():
+    q, k, v, indices, *pads = make_tensors('official')
+    tokens = 3 * 3  # of a region; two are routed to
+    products = 2 * 2 * 7 * 8 * (2 * tokens) * CHANNELS  # multiply-adds of the forward pass
+    with FlopCounterMode(display=False) as counter:
+        out = attend(q, k, v.requires_grad_(), indices, *pads)
+    assert counter.get_total_flops() == 2 * products
+    with FlopCounterMode(display=False) as counter:
+        out.sum().backward()
+    assert counter.get_total_flops() == 5 * products
+
+
+def test_the_backend_that_ran_forward_runs_backward(monkeypatch):
+    q, k, v, indices, *pads = make_tensors('official')
+    out = attend(q, k, v.requires_grad_(), indices, *pads, backend='auto')
+    monkeypatch.setattr(library, 'resolve', lambda *_: 'triton')
+    out.sum().backward()
+    assert v.grad.abs().sum() > 0
