@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from .errors import UserError
@@ -14,10 +14,15 @@ if TYPE_CHECKING:
     from mmengine.config import Config
 
 
-def run_tool(main: Callable[[], None]) -> None:
-    """Run a tool's main function; an error that a user can mend is one line and exit code 2."""
+def run_tool(main: Callable[[], None], needs: Sequence[str] = ('mmengine', 'mmcv')) -> None:
+    """Run a tool's main function; an error that a user can mend is one line and exit code 2.
+
+    Args:
+        main (Callable): The function.
+        needs (Sequence[str]): Packages of the stack without which it cannot start.
+    """
     try:
-        require('mmengine', 'mmcv')
+        require(*needs)
         main()
     except UserError as error:
         print(f'error: {" ".join(str(error).split())}', file=sys.stderr)

@@ -1,0 +1,103 @@
+"""Which partition factor S suits an input size: padding and cost of the candidates."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil
+
+from mmbiformer.ops.regions import region_size
+
+from .cases import Size, layout_of, map_size, scaled_factor, smallest_factor
+from .cost import routed_flops, routing_flops
+
+MAX_WASTE = 1.1  # padded tokens per real token, in the worst stage
+SPREAD = 1.5  # candidates lie within this factor of the paper's rule
+RULE = (
+    f'recommended: the least attention cost, pads computed, of the S that pad no stage beyond '
+    f'x{MAX_WASTE} (where none does: the S that pads least)'
+)
+
+
+@dataclass(frozen=True)
+class StageAdvice:
+    """What an S means for one routed stage.
+
+    Attributes:
+        region (tuple): Height and width of a region in tokens.
+        waste (float): Padded tokens per real token, 1 where nothing is padded.
+        empty_regions (int): Regions that hold padding alone.
+        keys (int): Keys that a query attends to.
+        needed_flops (float): Attention and routing of all blocks, real tokens.
+        padded_flops (float): The same when padding is computed.
+    """
+
+    region: tuple[int, int]
+    waste: float
+    empty_regions: int
+    keys: int
+    needed_flops: float
+    padded_flops: float
+
+
+@dataclass(frozen=True)
+class FactorAdvice:
+    """What an S means for all routed stages."""
+
+    partition_factor: int
+    stages: tuple[StageAdvice, ...]
+
+    @property
+    def waste(self) -> float:
+        """Of the worst stage."""
+        return max(stage.waste for stage in self.stages)
+
+    @property
+    def needed_flops(self) -> float:
+        return sum(stage.needed_flops for stage in self.stages)
+
+    @property
+    def padded_flops(self) -> float:
+        return sum(stage.padded_flops for stage in self.stages)
+
+
+def stage_advice(
+    map_size: Size, dim: int, depth: int, topk: int, partition_factor: int
+) -> StageAdvice:
+    """Padding and cost of one stage's map under S."""
+    s = partition_factor
+    height, width = map_size
+    h, w = region_size(height, width, s)
+    tokens, padded = height * width, h * w * s * s
+    occupied = ceil(height / h) * ceil(width / w)
+    routing = routing_flops(dim, s)
+    return StageAdvice(
+        region=(h, w),
+        waste=padded / tokens,
+        empty_regions=s * s - occupied,
+        keys=topk * h * w,
+        needed_flops=depth * (routed_flops(tokens, dim, topk, s) + routing),
+        padded_flops=depth * (routed_flops(padded, dim, topk, s) + routing),
+    )
+
+
+def factor_advice(arch: str, size: Size, partition_factor: int) -> FactorAdvice:
+    """Padding and cost of all routed stages of an architecture at an image size."""
+    stages = [
+        stage_advice(map_size(size, i), dim, depth, topk, partition_factor)
+        for i, (dim, depth, topk) in enumerate(layout_of(arch))
+        if topk is not None
+    ]
+    return FactorAdvice(partition_factor, tuple(stages))
+
+
+def candidates(size: Size) -> range:
+    """Every S around the paper's rule that has enough regions for the largest top-k."""
+    middle = scaled_factor(size)
+    return range(max(smallest_factor(), ceil(middle / SPREAD)), int(middle * SPREAD) + 1)
+
+
+def recommend(advices: Sequence[FactorAdvice]) -> int:
+    """The S that :data:`RULE` picks."""
+    modest = [advice for advice in advices if advice.waste <= MAX_WASTE]
+    if not modest:
+        return min(advices, key=lambda advice: advice.waste).partition_factor
+    return min(modest, key=lambda advice: advice.padded_flops).partition_factor

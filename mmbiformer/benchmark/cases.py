@@ -1,0 +1,139 @@
+"""What is measured: one case per row, grouped by what may be compared with each other."""
+
+from dataclasses import dataclass
+from math import ceil
+
+from mmbiformer.backbones import BiFormer
+from mmbiformer.backbones.biformer import TOPKS
+from mmbiformer.errors import UserError
+from mmbiformer.ops import BACKENDS
+
+OFFICIAL = 'official-style'
+RIVALS = ('swin-t', 'resnet-50')
+MODES = ('inference', 'training')
+# Image size -> S of the shipped configs and of the paper.
+SHIPPED_FACTORS = {(224, 224): 7, (512, 512): 8, (800, 1344): 16}
+SHIPPED_TASKS = {7: 'classification', 8: 'segmentation', 16: 'detection'}
+STRIDES = (4, 8, 16, 32)
+# The paper's rule S ~ (HW)^(1/3), through the S that it takes for segmentation.
+ANCHOR_FACTOR, ANCHOR_PIXELS = 8, 512 * 512
+
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row: a model at a size in a mode. Can be pickled.
+
+    Attributes:
+        level (str): 'op', 'backbone' or 'detector'.
+        model (str): A backend of routed attention, 'official-style', 'swin-t' or 'resnet-50'.
+        mode (str): 'inference' or 'training': forward and backward, no optimizer.
+        size (tuple): Height and width of the image.
+        stage (int, optional): The stage whose routed attention is measured, at level 'op'.
+        configs (str, optional): Folder of the shipped configs, at level 'detector'.
+    """
+
+    level: str
+    model: str
+    mode: str
+    arch: str
+    size: Size
+    partition_factor: int
+    batch_size: int
+    device: str
+    precision: str
+    stage: int | None = None
+    configs: str | None = None
+
+    @property
+    def title(self) -> str:
+        """What the cases of one group share."""
+        height, width = self.size
+        place = f', attention of stage {self.stage + 1}' if self.level == 'op' else ''
+        return (
+            f'{self.level}{place}, {self.mode}, {height}x{width}, BiFormer-{self.arch.upper()} '
+            f'with S={self.partition_factor}, batch {self.batch_size}, {self.precision}'
+        )
+
+
+def scaled_factor(size: Size) -> int:
+    """S by the paper's rule: proportional to (HW)^(1/3), 8 at 512 x 512; enough for top-k."""
+    scale = (size[0] * size[1] / ANCHOR_PIXELS) ** (1 / 3)
+    return max(smallest_factor(), round(ANCHOR_FACTOR * scale))
+
+
+def smallest_factor() -> int:
+    """The smallest S with as many regions as the largest top-k asks for."""
+    return ceil(max(topk for topk in TOPKS if topk is not None) ** 0.5)
+
+
+def default_factor(size: Size) -> int:
+    """S of the shipped config of that size, else by the paper's rule."""
+    return SHIPPED_FACTORS.get(size) or scaled_factor(size)
+
+
+def layout_of(arch: str) -> list[tuple[int, int, int | None]]:
+    """Width, depth and top-k of each stage of 't', 's' or 'b'; top-k None for full attention."""
+    settings = {name[0]: settings for name, settings in BiFormer.arch_settings.items()}[arch]
+    return list(zip(settings['embed_dims'], settings['depths'], TOPKS, strict=True))
+
+
+def map_size(size: Size, stage: int) -> Size:
+    """Height and width of a stage's map."""
+    return ceil(size[0] / STRIDES[stage]), ceil(size[1] / STRIDES[stage])
+
+
+def known_models(level: str) -> tuple[str, ...]:
+    """The rows that a level may have, the yardstick first."""
+    return (OFFICIAL, *BACKENDS, *(() if level == 'op' else RIVALS))
+
+
+def groups_of(
+    level: str,
+    models: list[str] | None,
+    modes: list[str],
+    sizes: list[Size],
+    partition_factor: int | None,
+    **options,
+) -> list[list[Case]]:
+    """The groups of a level: cases of one group are measured in turns.
+
+    Args:
+        level (str): 'op', 'backbone' or 'detector'.
+        models (list[str], optional): Rows; all by default.
+        modes (list[str]): 'inference', 'training' or both.
+        sizes (list[tuple]): Image sizes.
+        partition_factor (int, optional): S; by default that of the size.
+        **options: The other attributes of :class:`Case`.
+
+    Raises:
+        UserError: If the level does not have such a row.
+    """
+    known = known_models(level)
+    for model in models or ():
+        if model not in known:
+            raise UserError(
+                f"--models: level '{level}' has no '{model}': choose from {', '.join(known)}"
+            )
+    stages = [None]
+    if level == 'op':
+        stages = [stage for stage, topk in enumerate(TOPKS) if topk is not None]
+    return [
+        [
+            Case(
+                level,
+                model,
+                mode,
+                size=size,
+                partition_factor=partition_factor or default_factor(size),
+                stage=stage,
+                **options,
+            )
+            for model in known
+            if models is None or model in models
+        ]
+        for size in sizes
+        for mode in modes
+        for stage in stages
+    ]

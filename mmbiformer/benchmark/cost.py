@@ -1,0 +1,109 @@
+"""Operations that a step needs: those of real tokens, whatever a backend computes besides.
+
+A multiply-add counts as two. Norms, activations, softmax and the choice of regions are left out,
+as in the paper.
+"""
+
+from math import prod
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from mmbiformer.backbones import BiFormer
+from mmbiformer.layers import BiLevelRoutingAttention
+
+from .cases import Size, map_size
+from .steps import Step
+
+# A product of the forward pass has two in the backward pass: one for each factor's gradient.
+TRAINING_FACTOR = 3
+
+
+def routed_flops(tokens: int, dim: int, topk: int, partition_factor: int) -> float:
+    """Routed attention without projections: queries times keys, weights times values."""
+    return 4 * tokens * topk * (tokens / partition_factor**2) * dim
+
+
+def routing_flops(dim: int, partition_factor: int) -> float:
+    """Region-to-region affinity: the S * S mean queries times as many mean keys."""
+    return 2 * partition_factor**4 * dim
+
+
+def attention_flops(attention: nn.Module, tokens: int) -> float:
+    """One attention of either kind, projections and convolution left out."""
+    dim = attention.proj.out_features
+    if not isinstance(attention, BiLevelRoutingAttention):
+        return 4 * tokens**2 * dim
+    s = attention.partition_factor
+    return routed_flops(tokens, dim, attention.topk, s) + routing_flops(dim, s)
+
+
+def biformer_flops(backbone: BiFormer, size: Size) -> float:
+    """Forward pass of one image.
+
+    A convolution or a linear layer multiplies each of its weights once per position of its output.
+    """
+    total = 0.0
+    for i, (downsample, stage) in enumerate(
+        zip(backbone.downsample_layers, backbone.stages, strict=True)
+    ):
+        tokens = prod(map_size(size, i))
+        first, *others = (layer for layer in downsample if isinstance(layer, nn.Conv2d))
+        positions = prod(-(-side // 2) for side in size) if i == 0 else tokens
+        total += 2 * positions * first.weight.numel()
+        total += 2 * tokens * sum(conv.weight.numel() for conv in others)
+        for block in stage:
+            weights = sum(p.numel() for p in block.parameters() if p.ndim >= 2)
+            total += 2 * tokens * weights + attention_flops(block.attn, tokens)
+    return total
+
+
+def counted_flops(module: nn.Module, *inputs: torch.Tensor) -> float:
+    """Products of a forward pass, counted by PyTorch on tensors without data."""
+    weights = {name: x.to('meta') for name, x in module.state_dict().items()}
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        torch.func.functional_call(module, weights, tuple(x.to('meta') for x in inputs))
+    return float(counter.get_total_flops())
+
+
+def step_flops(step: Step) -> float:
+    """Operations of one step of a case: the whole batch, the backward pass where it has one."""
+    case = step.case
+    if case.level == 'op':
+        q = step.trained[0]
+        with torch.device('meta'):
+            attention = BiFormer(case.arch, case.partition_factor).stages[case.stage][0].attn
+        tokens = prod(map_size(case.size, case.stage))
+        forward = routed_flops(tokens, q.shape[-1], attention.topk, case.partition_factor)
+    elif case.level == 'backbone':
+        forward = backbone_flops(step.module, case.size)
+    else:
+        forward = detector_flops(step.module, case.size)
+    return forward * case.batch_size * (TRAINING_FACTOR if case.mode == 'training' else 1)
+
+
+def backbone_flops(backbone: nn.Module, size: Size) -> float:
+    """Forward pass of one image."""
+    if isinstance(backbone, BiFormer):
+        return biformer_flops(backbone, size)
+    return counted_flops(backbone, torch.empty(1, 3, *size, device='meta'))
+
+
+class _NeckAndHead(nn.Module):
+    def __init__(self, detector: nn.Module) -> None:
+        super().__init__()
+        self.neck, self.head = detector.neck, detector.bbox_head
+
+    def forward(self, *maps: torch.Tensor) -> object:
+        return self.head(self.neck(maps))
+
+
+def detector_flops(detector: nn.Module, size: Size) -> float:
+    """Forward pass of one image, without the choice of boxes."""
+    stages = range(4 - len(detector.neck.in_channels), 4)
+    maps = [
+        torch.empty(1, channels, *map_size(size, stage), device='meta')
+        for stage, channels in zip(stages, detector.neck.in_channels, strict=True)
+    ]
+    return backbone_flops(detector.backbone, size) + counted_flops(_NeckAndHead(detector), *maps)

@@ -1,0 +1,88 @@
+"""The device that is measured: waiting for it, its memory, its speed, its name."""
+
+import os
+import platform
+import sys
+import time
+from datetime import datetime
+
+import torch
+
+from mmbiformer.errors import UserError
+
+DTYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
+# Side of the square matrices whose product is timed: long enough to hide the start of a kernel.
+MATMUL_SIDE = {'cpu': 2048, 'cuda': 8192}
+
+
+def pick_device(name: str) -> str:
+    """'cpu' or 'cuda' for 'auto', 'cpu' or 'cuda'.
+
+    Raises:
+        UserError: If CUDA is asked for and not there.
+    """
+    if name == 'cuda' and not torch.cuda.is_available():
+        raise UserError('--device cuda: torch sees no GPU here: use --device cpu')
+    if name == 'auto':
+        return 'cuda' if torch.cuda.is_available() else 'cpu'
+    return name
+
+
+def synchronize(device: str) -> None:
+    """Wait until all work given to the device is done."""
+    if device == 'cuda':
+        torch.cuda.synchronize()
+
+
+def autocast(device: str, precision: str) -> torch.autocast:
+    """The context of a forward pass; 'fp32' switches autocast off."""
+    dtype = DTYPES[precision]
+    enabled = precision != 'fp32'
+    return torch.autocast(device, dtype if enabled else None, enabled=enabled)
+
+
+def matmul_rate(device: str, precision: str, seconds: float = 0.5) -> float:
+    """Rate of a big square matrix product in GFLOP/s, the best of about ``seconds`` of runs.
+
+    The ceiling that the models are held against: a multiply-add counts as two operations.
+    """
+    side = MATMUL_SIDE[device]
+    a, b = torch.rand(2, side, side, device=device, dtype=DTYPES[precision])
+    fastest, end = float('inf'), time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        synchronize(device)
+        start = time.perf_counter()
+        torch.mm(a, b)
+        synchronize(device)
+        fastest = min(fastest, time.perf_counter() - start)
+    return 2 * side**3 / fastest / 1e9
+
+
+def environment(device: str) -> dict[str, str]:
+    """What a number must be quoted with: machine, versions, threads, date and command."""
+    facts = {
+        'machine': _machine(device),
+        'torch': torch.__version__,
+        'threads': str(torch.get_num_threads()),
+        'python': platform.python_version(),
+        'date': datetime.now().strftime('%Y-%m-%d %H:%M'),
+        'command': ' '.join(['python', os.path.relpath(sys.argv[0]), *sys.argv[1:]]),
+    }
+    if device == 'cuda':
+        facts['cuda'] = str(torch.version.cuda)
+    return facts
+
+
+def _machine(device: str) -> str:
+    if device == 'cuda':
+        return torch.cuda.get_device_name()
+    names = {line.partition(':')[2].strip() for line in _cpu_info() if 'model name' in line}
+    return f'{" / ".join(sorted(names)) or platform.machine()}, {os.cpu_count()} cores'
+
+
+def _cpu_info() -> list[str]:
+    try:
+        with open('/proc/cpuinfo') as file:
+            return file.readlines()
+    except OSError:  # not Linux
+        return []

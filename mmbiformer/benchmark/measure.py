@@ -1,0 +1,103 @@
+"""Honest timing: candidates take turns, and all samples are kept."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import ceil
+from statistics import median
+
+import torch
+from torch import Tensor
+
+from .device import synchronize
+
+MIN_SAMPLE = 0.02  # seconds: shorter steps are repeated within a sample
+
+
+@dataclass
+class Timing:
+    """Seconds per step, one value per round."""
+
+    samples: list[float]
+
+    @property
+    def median(self) -> float:
+        return median(self.samples)
+
+
+def interleave(
+    steps: Mapping[str, Callable[[], object]],
+    rounds: int,
+    device: str,
+    report: Callable[[str], None] = lambda line: None,
+) -> dict[str, Timing | Exception]:
+    """Time steps in turns, A B C A B C, so that a slow spell of the machine hits all alike.
+
+    Args:
+        steps (Mapping[str, Callable]): What to run, by name.
+        rounds (int): Samples per step, after one round of warm-up that is thrown away.
+        device (str): 'cpu' or 'cuda'; it is waited for before and after each sample.
+        report (Callable): Is told one line per round.
+
+    Returns:
+        dict[str, Timing | Exception]: In the order of ``steps``; what a step raised when it did.
+    """
+    results: dict[str, Timing | Exception] = {}
+    calls = {}
+    report('warm-up')
+    for name, step in steps.items():
+        results[name] = Timing([])
+        try:
+            seconds = _seconds(step, 1, device)  # allocates, builds kernels
+            if seconds < MIN_SAMPLE:
+                seconds = _seconds(step, 1, device)
+            calls[name] = max(1, ceil(MIN_SAMPLE / seconds))
+        except Exception as error:  # whatever goes wrong is that row's result
+            results[name] = _without_frames(error)
+    for number in range(1, rounds + 1):
+        report(f'round {number} of {rounds}')
+        for name, count in list(calls.items()):
+            try:
+                results[name].samples.append(_seconds(steps[name], count, device))
+            except Exception as error:
+                results[name] = _without_frames(error)
+                del calls[name]
+    return results
+
+
+def _seconds(step: Callable[[], object], calls: int, device: str) -> float:
+    """Seconds per call, over ``calls`` calls in a row."""
+    synchronize(device)
+    start = time.perf_counter()
+    for _ in range(calls):
+        step()
+    synchronize(device)
+    return (time.perf_counter() - start) / calls
+
+
+def _without_frames(error: Exception) -> Exception:
+    """The error without its traceback, whose frames hold the tensors of the failed step."""
+    return error.with_traceback(None)
+
+
+@contextmanager
+def count_saved_bytes(ignored: Iterator[Tensor] = ()) -> Iterator[Callable[[], int]]:
+    """Count what autograd keeps for the backward pass: bytes of distinct storages.
+
+    Views of one storage count once. Yields a function that returns the number so far.
+
+    Args:
+        ignored (Iterator[Tensor]): Tensors that would be there anyway, such as parameters.
+    """
+    known = {tensor.untyped_storage().data_ptr() for tensor in ignored}
+    saved: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in known:
+            saved[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        yield lambda: sum(saved.values())

@@ -1,0 +1,164 @@
+"""The yardstick: BiFormer computed in the style of the official implementation.
+
+A benchmark-only twin, written from a description of what the official code does, not from the
+code: the map is zero-padded before the projection, so that padding is projected, averaged,
+attended from, convolved and projected again; keys and values are gathered together, k-fold,
+through an expanded view; logits and softmax are materialised; the local context is a convolution
+of a contiguous (B, C, H, W) copy of the values; every block comes in and leaves as (B, C, H, W)
+and is permuted in between. Outputs and gradients equal the package's own.
+
+Shape letters: B batch, S partition factor, R = S * S regions, T tokens per region, K routed
+regions, N heads, D head dim, C channels.
+"""
+
+import copy
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from mmbiformer.backbones import BiFormer
+from mmbiformer.layers import BiFormerBlock, BiLevelRoutingAttention, FullAttention
+
+
+def official_style(backbone: BiFormer) -> BiFormer:
+    """A copy of a backbone that computes the same in the official style.
+
+    Args:
+        backbone (BiFormer): With ``padding='official'`` and without ``with_cp``.
+
+    Returns:
+        BiFormer: Names and values of its state dict are the backbone's.
+
+    Raises:
+        ValueError: If the backbone has an option that the official code lacks.
+    """
+    if backbone.with_cp:
+        raise ValueError('official_style knows no with_cp: build the backbone without it')
+    twin = copy.deepcopy(backbone)
+    for module in twin.modules():
+        # Only the forward differs: the class is swapped, parameters and options stay.
+        if isinstance(module, BiLevelRoutingAttention):
+            if module.padding != 'official':
+                raise ValueError(
+                    f"official_style knows no padding='{module.padding}': "
+                    "build the backbone with padding='official'"
+                )
+            module.__class__ = _RoutingAttention
+        elif isinstance(module, FullAttention):
+            module.__class__ = _FullAttention
+        elif isinstance(module, BiFormerBlock):
+            module.__class__ = _Block
+    twin.__class__ = _Backbone
+    return twin
+
+
+def official_style_attention(
+    q: Tensor, kv: Tensor, indices: Tensor, num_heads: int, scale: float
+) -> Tensor:
+    """Token-to-token attention: one gather of keys and values, a materialised softmax.
+
+    Args:
+        q (Tensor): Queries, (B, R, T, C).
+        kv (Tensor): Keys and values side by side, (B, R, T, 2 * C).
+        indices (Tensor): int64, (B, R, K).
+        num_heads (int): N.
+        scale (float): Softmax scale.
+
+    Returns:
+        Tensor: (B, R, T, C).
+    """
+    batch, regions, tokens, channels = kv.shape
+    topk = indices.shape[-1]
+    # The backward of this gather fills zeros of the expanded size: R times the keys and values.
+    gathered = torch.gather(
+        kv.unsqueeze(1).expand(-1, regions, -1, -1, -1),
+        dim=2,
+        index=indices.view(batch, regions, topk, 1, 1).expand(-1, -1, -1, tokens, channels),
+    )
+    k, v = gathered.chunk(2, dim=-1)
+    q = rearrange(q, 'b r t (n d) -> (b r) n t d', n=num_heads)
+    k = rearrange(k, 'b r k t (n d) -> (b r) n d (k t)', n=num_heads)
+    v = rearrange(v, 'b r k t (n d) -> (b r) n (k t) d', n=num_heads)
+    out = torch.softmax((q * scale) @ k, dim=-1) @ v
+    return rearrange(out, '(b r) n t d -> b r t (n d)', b=batch)
+
+
+def split_regions(x: Tensor, partition_factor: int) -> Tensor:
+    """Regroup a padded map (B, S * h, S * w, C) into regions (B, R, T, C)."""
+    s = partition_factor
+    return rearrange(x, 'b (i h) (j w) c -> b (i j) (h w) c', i=s, j=s)
+
+
+class _RoutingAttention(BiLevelRoutingAttention):
+    """Bi-level routing attention over the padded map."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, H, W, C) to a map of the same shape."""
+        height, width, channels = x.shape[1:]
+        s = self.partition_factor
+        x = F.pad(x, (0, 0, 0, -width % s, 0, -height % s))
+        h, w = x.shape[1] // s, x.shape[2] // s
+        regions = split_regions(x, s)
+        q, kv = self.qkv(regions).split([channels, 2 * channels], dim=-1)
+        k, v = kv.chunk(2, dim=-1)
+
+        affinity = (q.detach().mean(2) * self.scale) @ k.detach().mean(2).transpose(1, 2)
+        indices = affinity.topk(self.topk, dim=-1).indices
+        v = rearrange(v, 'b (i j) (h w) c -> b c (i h) (j w)', i=s, h=h).contiguous()
+        local_context = rearrange(self.lce(v), 'b c h w -> b h w c')
+
+        out = official_style_attention(q, kv, indices, self.num_heads, self.scale)
+        out = rearrange(out, 'b (i j) (h w) c -> b (i h) (j w) c', i=s, h=h, w=w)
+        return self.proj(out + local_context)[:, :height, :width].contiguous()
+
+
+class _FullAttention(FullAttention):
+    """Attention of all tokens to all tokens with a materialised softmax."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, H, W, C) to a map of the same shape."""
+        height, channels = x.shape[1], x.shape[-1]
+        q, k, v = rearrange(
+            self.qkv(x), 'b h w (three n d) -> three b n (h w) d', three=3, n=self.num_heads
+        )
+        scale = (channels // self.num_heads) ** -0.5
+        out = torch.softmax((q * scale) @ k.transpose(-1, -2), dim=-1) @ v
+        out = rearrange(out, 'b n (h w) d -> b h w (n d)', h=height)
+        local_context = self.lce(rearrange(x, 'b h w c -> b c h w').contiguous())
+        return self.proj(out + rearrange(local_context, 'b c h w -> b h w c'))
+
+
+class _Block(BiFormerBlock):
+    """Position encoding on (B, C, H, W), the rest on (B, H, W, C)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, H, W) to a map of the same shape."""
+        x = x + self.conv_position(x)
+        x = x.permute(0, 2, 3, 1)
+        x = x + self.drop_path(self.attn(self.norm1(x)))
+        x = x + self.drop_path(self.mlp(self.norm2(x)))
+        # The next convolution copies this to the layout that it computes in.
+        return x.permute(0, 3, 1, 2)
+
+
+class _Backbone(BiFormer):
+    """The backbone on (B, C, H, W) maps."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """As :meth:`BiFormer.forward`."""
+        outs = []
+        for i, (downsample, stage) in enumerate(
+            zip(self.downsample_layers, self.stages, strict=True)
+        ):
+            x = stage(downsample(x))
+            if i in self.out_indices:
+                out = _norm_channels(getattr(self, f'norm{i}'), x)
+                outs.append(out.contiguous())
+        return tuple(outs)
+
+
+def _norm_channels(norm: nn.LayerNorm, x: Tensor) -> Tensor:
+    """LayerNorm over the channels of a map (B, C, H, W)."""
+    return norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)

@@ -1,0 +1,71 @@
+"""The command line of ``tools/benchmark.py``."""
+
+import argparse
+import re
+
+from mmbiformer.errors import UserError
+
+from .cases import MODES, Size
+from .device import DTYPES, pick_device
+
+LEVELS = ('op', 'backbone', 'detector', 'growth', 'advice')
+DEFAULT_SIZES = {'growth': ['256', '384', '512', '768', '1024', '1536']}
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> None:
+        raise UserError(f'{message} (see --help)')
+
+
+def parse_options(description: str, argv: list[str] | None = None) -> argparse.Namespace:
+    """Read and check the options.
+
+    Raises:
+        UserError: If an option is unknown, or its value does not fit.
+    """
+    parser = _Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add('--level', choices=LEVELS, default='backbone', help='what is measured (%(default)s)')
+    add('--mode', choices=MODES, nargs='+', help='default: both')
+    add('--size', type=parse_size, nargs='+', help='HxW or one number; default 512x512')
+    add('--arch', choices=['t', 's', 'b'], default='s', help='of BiFormer (%(default)s)')
+    add(
+        '--models',
+        nargs='+',
+        help='rows: official-style, backends of routed attention, swin-t, resnet-50; default: all',
+    )
+    add('--partition-factor', type=_count, help='S; default: 7, 8, 16 at 224, 512, 800x1344')
+    add('--batch-size', type=_count, default=1, help='images per step (%(default)s)')
+    add('--device', choices=['auto', 'cpu', 'cuda'], default='auto')
+    add('--amp', choices=[name for name in DTYPES if name != 'fp32'], help='default: float32')
+    add('--measure', action='store_true', help='level advice: also time the backbone at each S')
+    add('--repeats', type=_count, default=5, help='rounds after the warm-up (%(default)s)')
+    add('--out-dir', default='work_dirs/benchmark', help='for JSON and PNG (%(default)s)')
+    options = parser.parse_args(argv)
+    options.device = pick_device(options.device)
+    if options.level in ('growth', 'advice') and (options.mode or options.partition_factor):
+        raise UserError(
+            f'--level {options.level} is about inference over many S: leave out --mode and '
+            '--partition-factor'
+        )
+    if options.measure and options.level != 'advice':
+        raise UserError(f'--measure goes with --level advice, not with {options.level}')
+    options.mode = options.mode or list(MODES)
+    options.precision = options.amp or 'fp32'
+    if options.size is None:
+        options.size = [parse_size(x) for x in DEFAULT_SIZES.get(options.level, ['512'])]
+    return options
+
+
+def parse_size(text: str) -> Size:
+    """'800x1344' or '224' as height and width."""
+    match = re.fullmatch(r'(\d+)(?:x(\d+))?', text)
+    if not match or '0' in (match[1], match[2]):
+        raise argparse.ArgumentTypeError(f"'{text}' is no size: write 512 or 800x1344")
+    return int(match[1]), int(match[2] or match[1])
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is no number from 1 on")
+    return int(text)

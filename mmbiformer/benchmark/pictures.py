@@ -1,0 +1,119 @@
+"""Pictures of what was measured. Matplotlib comes with mmengine and is imported only here."""
+
+from collections.abc import Sequence
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .cases import OFFICIAL, RIVALS
+from .groups import Row
+from .growth import PAPER_EXPONENTS, PARTS, Point, exponents
+from .report import milliseconds
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+YARDSTICK, RIVAL, OURS = '#9a9a9a', '#d9a441', '#2f6db5'
+ROW_HEIGHT = 0.32  # inches
+
+
+def new_figure(size: tuple[float, float], num_columns: int, heights: Sequence[float]) -> tuple:
+    """A figure of that size in inches and its axes, a list of lists; needs no display."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(size, layout='constrained')
+    FigureCanvasAgg(figure)
+    grid = dict(height_ratios=heights)
+    return figure, figure.subplots(len(heights), num_columns, squeeze=False, gridspec_kw=grid)
+
+
+def draw_groups(groups: Sequence[list[Row]], caption: str, path: Path) -> None:
+    """Bars of time, with the spread, and of peak memory; one line of panels per group."""
+    heights = [len(rows) + 2 for rows in groups]
+    figure, axes = new_figure((11, ROW_HEIGHT * sum(heights) + 0.6), 2, heights)
+    for rows, (left, right) in zip(groups, axes, strict=True):
+        left.set_title(rows[0].case.title, loc='left', fontsize=9)
+        _draw_times(left, rows)
+        _draw_memory(right, rows)
+    figure.suptitle(caption, fontsize=8, color='#555555')
+    save(figure, path)
+
+
+def save(figure, path: Path) -> None:
+    """Write a PNG; makes its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130)
+
+
+def _draw_times(axes: 'Axes', rows: list[Row]) -> None:
+    values = [(row.seconds or 0) * 1e3 for row in rows]
+    below = [v - min(row.samples, default=0) * 1e3 for v, row in zip(values, rows, strict=True)]
+    above = [max(row.samples, default=0) * 1e3 - v for v, row in zip(values, rows, strict=True)]
+    labels = [milliseconds(row.seconds) if row.samples else 'n/a' for row in rows]
+    _bars(axes, rows, values, labels, xerr=(below, above))
+    axes.set_xlabel('ms per step (bar: median, line: min to max)', fontsize=8)
+
+
+def _draw_memory(axes: 'Axes', rows: list[Row]) -> None:
+    values = [(row.peak_bytes or 0) / 1e6 for row in rows]
+    labels = ['n/a' if row.peak_bytes is None else f'{row.peak_bytes / 1e6:,.0f}' for row in rows]
+    _bars(axes, rows, values, labels)
+    axes.set_xlabel('peak memory over model and inputs, MB', fontsize=8)
+
+
+def _bars(
+    axes: 'Axes', rows: list[Row], values: list[float], labels: list[str], **options
+) -> None:
+    names = [row.case.model for row in rows]
+    bars = axes.barh(
+        names,
+        values,
+        color=[_color(name) for name in names],
+        error_kw=dict(lw=1, capsize=2),
+        **options,
+    )
+    axes.bar_label(bars, labels, padding=6, fontsize=8)
+    axes.invert_yaxis()  # the first row on top
+    axes.margins(x=0.16)
+    axes.tick_params(labelsize=8)
+    axes.spines[['top', 'right']].set_visible(False)
+
+
+def _color(model: str) -> str:
+    return YARDSTICK if model == OFFICIAL else RIVAL if model in RIVALS else OURS
+
+
+def draw_growth(points: Sequence[Point], caption: str, path: Path) -> None:
+    """Time against pixels, one panel per part, with fitted exponents and the paper's slopes."""
+    from matplotlib.ticker import LogLocator
+
+    figure, [panels] = new_figure((12, 4.2), len(PARTS), [1])
+    fits = exponents(points, lambda point: point.result.median)
+    for part, axes in zip(PARTS, panels, strict=True):
+        axes.set(xscale='log', yscale='log')
+        for rule, color in (('scaled', OURS), ('fixed', RIVAL)):
+            chosen = [p for p in points if (p.rule, p.part) == (rule, part)]
+            if (rule, part) not in fits:
+                axes.plot([], [], color=color, label=f'S {rule}: n/a')
+                continue
+            sides = [prod(p.size) ** 0.5 for p in chosen]
+            times = [p.result.median * 1e3 for p in chosen]
+            label = f'S {rule}: e = {fits[rule, part]:.2f}'
+            axes.plot(sides, times, 'o-', color=color, label=label)
+            axes.set_xticks(sides, [f'{side:.0f}²' for side in sides])
+            if part == 'attention':
+                slope = PAPER_EXPONENTS[rule]
+                guide = [times[-1] * (side / sides[-1]) ** (2 * slope) for side in sides]
+                axes.plot(sides, guide, '--', color=color, lw=1, label=f'e = {slope:.2f} (paper)')
+        axes.set_title(part, fontsize=10)
+        axes.set_xlabel('pixels of the image', fontsize=8)
+        axes.minorticks_off()
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter('{x:g}')
+        axes.tick_params(labelsize=8)
+        axes.legend(fontsize=8, frameon=False)
+        axes.grid(alpha=0.3)
+    panels[0].set_ylabel('ms', fontsize=8)
+    figure.suptitle(caption, fontsize=8, color='#555555')
+    save(figure, path)

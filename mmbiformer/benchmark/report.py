@@ -1,0 +1,86 @@
+"""Tables for the terminal and the JSON file."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from .cases import OFFICIAL
+from .groups import Row
+
+MISSING = '-'
+SWIN = 'swin-t'
+
+
+def format_table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """Columns of one width each; the first to the left, the others to the right."""
+    rows = [head, *lines]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
+
+    def join(row: Sequence[str]) -> str:
+        cells = [row[0].ljust(widths[0])]
+        cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+        return '  '.join(cells).rstrip()
+
+    return '\n'.join([join(head), '  '.join('-' * width for width in widths), *map(join, lines)])
+
+
+def milliseconds(seconds: float) -> str:
+    return three_digits(seconds * 1e3)
+
+
+def three_digits(value: float) -> str:
+    """About three digits, and all of those before the point."""
+    decimals = 0 if value >= 100 else 1 if value >= 10 else 2 if value >= 1 else 3
+    return f'{value:.{decimals}f}'
+
+
+def megabytes(count: float | None) -> str:
+    return MISSING if count is None else f'{count / 1e6:,.0f}'
+
+
+def format_group(rows: list[Row], matmul: float) -> str:
+    """The table of a group; under it, one line for each thing that could not be measured.
+
+    Args:
+        rows (list[Row]): Of one group.
+        matmul (float): Rate of a big matrix product, GFLOP/s.
+    """
+    case = rows[0].case
+    reference = {row.case.model: row.seconds for row in rows}
+    head = ['model', 'ms', 'min-max', 'images/s', 'GFLOP', 'GFLOP/s', '% of matmul', 'peak MB']
+    if case.mode == 'training':
+        head.append('saved MB')
+    head.append('vs official')
+    if case.level != 'op':
+        head.append('/ Swin-T')
+    lines = [_cells(row, matmul, reference)[: len(head)] for row in rows]
+    problems = [f'{row.case.model}: n/a: {line}' for row in rows for line in row.problems]
+    return '\n'.join([format_table(head, lines), *problems])
+
+
+def _cells(row: Row, matmul: float, reference: dict[str, float | None]) -> list[str]:
+    case, seconds = row.case, row.seconds
+    saved = [megabytes(row.saved_bytes)] if case.mode == 'training' else []
+    if seconds is None:
+        return [case.model, 'n/a', *[MISSING] * 5, megabytes(row.peak_bytes), *saved, *'--']
+    official, swin = reference.get(OFFICIAL), reference.get(SWIN)
+    rate = row.flops / seconds / 1e9
+    return [
+        case.model,
+        milliseconds(seconds),
+        f'{milliseconds(min(row.samples))}-{milliseconds(max(row.samples))}',
+        three_digits(case.batch_size / seconds),
+        three_digits(row.flops / 1e9),
+        three_digits(rate),
+        f'{100 * rate / matmul:.0f}%',
+        megabytes(row.peak_bytes),
+        *saved,
+        f'{official / seconds:.2f} x' if official else MISSING,
+        f'{seconds / swin:.2f}' if swin else MISSING,
+    ]
+
+
+def write_json(path: Path, content: dict) -> None:
+    """Write everything that was found, raw samples included."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=2) + '\n')

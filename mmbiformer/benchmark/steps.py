@@ -1,0 +1,152 @@
+"""What is timed: one step of inference or of training, ready to be called."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from mmbiformer.backbones import BiFormer
+from mmbiformer.ops import routed_attention, routing_indices
+from mmbiformer.ops.regions import from_regions, pad_to_regions
+
+from .cases import OFFICIAL, Case, map_size
+from .device import autocast
+from .models import build_backbone, build_detector
+from .official_style import official_style_attention, split_regions
+
+NUM_BOXES = 10  # per image, in the training of a detector
+
+
+@dataclass
+class Step:
+    """One step; call it to run it.
+
+    Attributes:
+        case (Case): What it is a step of.
+        forward (Callable): The forward pass; returns the loss in training.
+        trained (Sequence[Tensor]): Tensors that get gradients.
+        module (nn.Module, optional): The model, where there is one.
+    """
+
+    case: Case
+    forward: Callable[[], Tensor | object]
+    trained: Sequence[Tensor]
+    module: nn.Module | None = None
+
+    def __call__(self) -> None:
+        if self.case.mode == 'inference':
+            with torch.no_grad():
+                self.autocast_forward()
+            return
+        self.autocast_forward().backward()
+        for tensor in self.trained:
+            tensor.grad = None
+
+    def autocast_forward(self) -> Tensor | object:
+        """The forward pass in the case's precision."""
+        with autocast(self.case.device, self.case.precision):
+            return self.forward()
+
+
+def build_step(case: Case) -> Step:
+    """The step of a case, with inputs that depend on the case alone."""
+    builders = {'op': _op_step, 'backbone': _backbone_step, 'detector': _detector_step}
+    return builders[case.level](case)
+
+
+def _loss(outs: Sequence[Tensor]) -> Tensor:
+    return sum(out.float().mean() for out in outs)
+
+
+def _backbone_step(case: Case) -> Step:
+    backbone = build_backbone(case).to(case.device)
+    backbone.train(case.mode == 'training')
+    torch.manual_seed(1)
+    images = torch.randn(case.batch_size, 3, *case.size, device=case.device)
+
+    def forward() -> Tensor:
+        return _loss(backbone(images))
+
+    return Step(case, forward, list(backbone.parameters()), backbone)
+
+
+def _detector_step(case: Case) -> Step:
+    detector = build_detector(case).to(case.device)
+    training = case.mode == 'training'
+    detector.train(training)
+    data = detector.data_preprocessor(_detection_batch(case), training)
+
+    def forward() -> Tensor | list:
+        if not training:
+            return detector(**data, mode='predict')
+        return detector.parse_losses(detector(**data, mode='loss'))[0]
+
+    return Step(case, forward, list(detector.parameters()), detector)
+
+
+def _detection_batch(case: Case) -> dict[str, list]:
+    """Random images with random boxes, as mmdet's data loader would give them."""
+    from mmdet.structures import DetDataSample
+    from mmengine.structures import InstanceData
+
+    generator = torch.Generator().manual_seed(1)
+    height, width = case.size
+    corner = torch.tensor([width, height, width, height])
+    inputs, samples = [], []
+    for _ in range(case.batch_size):
+        inputs.append(
+            torch.randint(256, (3, height, width), dtype=torch.uint8, generator=generator)
+        )
+        start, extent = torch.rand(2, NUM_BOXES, 2, generator=generator) * 0.5
+        boxes = torch.cat([start, start + extent], dim=1) * corner
+        labels = torch.randint(80, (NUM_BOXES,), generator=generator)
+        shape = dict(img_shape=case.size, ori_shape=case.size, scale_factor=(1.0, 1.0))
+        samples.append(
+            DetDataSample(metainfo=shape, gt_instances=InstanceData(bboxes=boxes, labels=labels))
+        )
+    return dict(inputs=inputs, data_samples=samples)
+
+
+def _op_step(case: Case) -> Step:
+    """Routed attention alone: maps of a stage's shape, chosen regions, pads where S leaves some.
+
+    The official-style row begins with maps that are padded already, as its layer does.
+    """
+    with torch.device('meta'):
+        attention = BiFormer(case.arch, case.partition_factor).stages[case.stage][0].attn
+    s, heads = case.partition_factor, attention.num_heads
+    channels = attention.proj.out_features
+    shape = (3, case.batch_size, *map_size(case.size, case.stage), channels)
+    torch.manual_seed(1)
+    q, k, v = torch.randn(shape).to(case.device)
+    pads = torch.randn(3, channels).to(case.device)
+    indices = routing_indices(q, k, attention.topk, s, *pads[:2])
+    training = case.mode == 'training'
+
+    if case.model == OFFICIAL:
+        height, width = shape[2:4]
+        q, k, v = (pad_to_regions(x, s, pad) for x, pad in zip((q, k, v), pads, strict=True))
+        trained = [q.requires_grad_(training), torch.cat([k, v], -1).requires_grad_(training)]
+
+        def forward() -> Tensor:
+            q, kv = (split_regions(x, s) for x in trained)
+            out = official_style_attention(q, kv, indices, heads, attention.scale)
+            return _loss([from_regions(out, height, width, s)])
+    else:
+        trained = [x.requires_grad_(training) for x in (q, k, v, pads[1], pads[2])]
+
+        def forward() -> Tensor:
+            q, k, v, pad_key, pad_value = trained
+            out = routed_attention(
+                *(q, k, v, indices),
+                partition_factor=s,
+                num_heads=heads,
+                scale=attention.scale,
+                pad_key=pad_key,
+                pad_value=pad_value,
+                backend=case.model,
+            )
+            return _loss([out])
+
+    return Step(case, forward, trained)
