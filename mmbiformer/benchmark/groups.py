@@ -8,7 +8,7 @@ from .cases import Case
 from .cost import step_flops
 from .device import synchronize
 from .measure import count_saved_bytes, interleave
-from .memory import peak_bytes, reason
+from .memory import KilledError, peak_bytes, reason, release_freed
 from .steps import Step, build_step
 
 Report = Callable[[str], None]
@@ -47,15 +47,17 @@ class Row:
 def measure_group(cases: list[Case], rounds: int, report: Report) -> list[Row]:
     """Measure cases that are to be compared.
 
-    A case that fails in one measurement is left out of the next ones, and its row says why.
+    A case whose process was killed is left out of the next measurements, and its row says why.
     """
     rows = [Row(case) for case in cases]
+    killed = []
     for row in rows:
         report(f'memory of {row.case.model}')
-        _attempt(row, lambda row=row: _measure_memory(row))
+        if isinstance(_attempt(row, lambda row=row: _measure_memory(row)), KilledError):
+            killed.append(row)
     steps = {}
     for row in rows:
-        if not row.problems:
+        if row not in killed:
             report(f'building {row.case.model}')
             _attempt(row, lambda row=row: steps.update({row.case.model: _prepare(row)}))
     results = interleave(steps, rounds, cases[0].device, report)
@@ -68,12 +70,15 @@ def measure_group(cases: list[Case], rounds: int, report: Report) -> list[Row]:
     return rows
 
 
-def _attempt(row: Row, measure: Callable[[], None]) -> None:
+def _attempt(row: Row, measure: Callable[[], None]) -> Exception | None:
     """What a case raises, be it out of memory or a backend that cannot run, is its result."""
     try:
         measure()
     except Exception as error:
-        row.problems.append(reason(error))
+        if reason(error) not in row.problems:
+            row.problems.append(reason(error))
+        return error
+    return None
 
 
 def _measure_memory(row: Row) -> None:
@@ -91,4 +96,5 @@ def _prepare(row: Row) -> Step:
             row.saved_bytes = saved()
         del loss
         synchronize(row.case.device)
+        release_freed()  # the rows take turns in one process, and some are large
     return step

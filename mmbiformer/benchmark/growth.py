@@ -22,6 +22,7 @@ from mmbiformer.ops import routed_attention, routing_indices
 
 from .cases import ANCHOR_FACTOR, Case, Size, layout_of, map_size, scaled_factor
 from .cost import attention_flops, biformer_flops
+from .device import DTYPES
 from .groups import Report
 from .measure import Timing, interleave
 from .memory import reason
@@ -141,7 +142,7 @@ def _layer(case: Case) -> tuple[Step, float]:
 
 def _attention(case: Case) -> tuple[Step, float]:
     attention, shape = _layer_module(case)
-    q, k, v = torch.randn(3, *shape, device=case.device)
+    q, k, v = torch.randn(3, *shape, device=case.device, dtype=DTYPES[case.precision])
     pads = attention.qkv.bias.detach().chunk(3)
     s = case.partition_factor
 

@@ -28,6 +28,10 @@ class MeasureError(RuntimeError):
     """A step that gave no number; its text is the reason."""
 
 
+class KilledError(MeasureError):
+    """A step whose process died: it would take this one along."""
+
+
 def peak_bytes(
     build: Callable[[Spec], Callable[[], object]], spec: Spec, small: Spec, device: str
 ) -> int:
@@ -41,7 +45,8 @@ def peak_bytes(
         device (str): 'cpu' or 'cuda'.
 
     Raises:
-        MeasureError: If the step fails or its process dies.
+        MeasureError: If the step fails, or memory cannot be read on this platform.
+        KilledError: If its process dies.
     """
     if device == 'cuda':
         build(small)()
@@ -57,9 +62,10 @@ def peak_bytes(
         answer = receiver.recv()
     except EOFError:
         process.join()
-        answer = f'its process ended with {process.exitcode}' + (
-            ': killed, most likely out of memory' if process.exitcode == -9 else ''
-        )
+        text = f'its process ended with {process.exitcode}'
+        if process.exitcode == -9:
+            text += ': killed, most likely out of memory'
+        raise KilledError(text) from None
     process.join()
     if isinstance(answer, str):
         raise MeasureError(answer)
@@ -82,7 +88,7 @@ def _report_peak(build: Callable, spec: object, small: object, sender: Connectio
     try:
         build(small)()
         step = build(spec)
-        _release_freed()
+        release_freed()
         base, files = _reset_peak(), _resident_bytes('RssFile')
         step()
         files = _resident_bytes('RssFile') - files
@@ -91,7 +97,7 @@ def _report_peak(build: Callable, spec: object, small: object, sender: Connectio
         sender.send(reason(error))
 
 
-def _release_freed() -> None:
+def release_freed() -> None:
     """Give back what the allocator holds for reuse: a step would take it and seem to need none."""
     gc.collect()
     trim = getattr(ctypes.CDLL(None), 'malloc_trim', None)  # glibc has it

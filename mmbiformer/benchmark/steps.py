@@ -11,7 +11,7 @@ from mmbiformer.ops import routed_attention, routing_indices
 from mmbiformer.ops.regions import from_regions, pad_to_regions
 
 from .cases import OFFICIAL, Case, map_size
-from .device import autocast
+from .device import DTYPES, autocast
 from .models import build_backbone, build_detector
 from .official_style import official_style_attention, split_regions
 
@@ -119,8 +119,9 @@ def _op_step(case: Case) -> Step:
     channels = attention.proj.out_features
     shape = (3, case.batch_size, *map_size(case.size, case.stage), channels)
     torch.manual_seed(1)
-    q, k, v = torch.randn(shape).to(case.device)
-    pads = torch.randn(3, channels).to(case.device)
+    dtype = DTYPES[case.precision]  # as a projection gives them under autocast
+    q, k, v = torch.randn(shape).to(case.device, dtype)
+    pads = torch.randn(3, channels).to(case.device, dtype)
     indices = routing_indices(q, k, attention.topk, s, *pads[:2])
     training = case.mode == 'training'
 

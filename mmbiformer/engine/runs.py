@@ -116,7 +116,7 @@ def _build_runner(cfg: Config, launcher: str) -> Runner:
     # mmbiformer.ops knows no mm package, and says by Python's logging which backend it took.
     log = logging.getLogger('mmbiformer')
     log.setLevel(logging.INFO)
-    log.handlers, log.propagate = runner.logger.handlers, False
+    log.handlers, log.propagate = list(runner.logger.handlers), False
     return runner
 
 

@@ -1,5 +1,6 @@
 """The two attentions of BiFormer, on channels-last maps (B, H, W, C)."""
 
+import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
@@ -16,6 +17,11 @@ LCE_KERNEL = 5
 def build_lce(dim: int) -> nn.Conv2d:
     """Local context enhancement (paper, equation 6; the official code calls it LePE)."""
     return nn.Conv2d(dim, dim, LCE_KERNEL, padding=LCE_KERNEL // 2, groups=dim)
+
+
+def add(out: Tensor, context: Tensor) -> Tensor:
+    """Sum of an attention's own output and its local context; in place where no gradient asks."""
+    return out + context if torch.is_grad_enabled() else out.add_(context)
 
 
 class BiLevelRoutingAttention(nn.Module):
@@ -58,6 +64,11 @@ class BiLevelRoutingAttention(nn.Module):
         """Map (B, H, W, C) to a map of the same shape."""
         return self.proj(self._mix(*self.qkv(x).chunk(3, dim=-1)))
 
+    @property
+    def lean_parts(self) -> tuple[nn.Module, ...]:
+        """What :meth:`forward_lean` stands in for."""
+        return self, self.qkv, self.proj
+
     def forward_lean(self, x: Tensor, norm: nn.LayerNorm, scale: Tensor | None) -> Tensor:
         """``x + scale * self(norm(x))`` of a map (B, H, W, C), as ``lean.py`` does it."""
         out = self._mix(*norm_linear(x, norm, self.qkv, 3))
@@ -83,7 +94,7 @@ class BiLevelRoutingAttention(nn.Module):
             pad_value=pad_value,
             backend=self.backend,
         )
-        return self._local_context(v, pad_value).add_(out)
+        return add(out, self._local_context(v, pad_value))
 
     def _local_context(self, v: Tensor, pad_value: Tensor | None) -> Tensor:
         """LCE of the values; sees as much of the padding as its kernel reaches."""
@@ -118,6 +129,11 @@ class FullAttention(nn.Module):
         """Map (B, H, W, C) to a map of the same shape."""
         return self.proj(self._mix(x))
 
+    @property
+    def lean_parts(self) -> tuple[nn.Module, ...]:
+        """What :meth:`forward_lean` stands in for."""
+        return self, self.proj
+
     def forward_lean(self, x: Tensor, norm: nn.LayerNorm, scale: Tensor | None) -> Tensor:
         """``x + scale * self(norm(x))`` of a map (B, H, W, C), as ``lean.py`` does it."""
         return add_linear(x, self._mix(norm(x)), scale, self.proj)
@@ -129,4 +145,4 @@ class FullAttention(nn.Module):
         )
         out = F.scaled_dot_product_attention(q, k, v)
         out = rearrange(out, 'b n (h w) d -> b h w (n d)', h=x.shape[1])
-        return depthwise_conv(self.lce, x).add_(out)
+        return add(out, depthwise_conv(self.lce, x))

@@ -65,8 +65,14 @@ class BiFormerBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, H, W, C) to a map of the same shape."""
         x = depthwise_conv(self.conv_position, x) + x
-        if is_lean(x, self):
+        if self._is_lean(x):
             x = self.attn.forward_lean(x, self.norm1, self.drop_path.sample_scale(x))
             return add_norm_mlp(x, self.drop_path.sample_scale(x), self.norm2, *self.mlp[::2])
         x = x + self.drop_path(self.attn(self.norm1(x)))
         return x + self.drop_path(self.mlp(self.norm2(x)))
+
+    def _is_lean(self, x: Tensor) -> bool:
+        if not hasattr(self.attn, 'lean_parts'):
+            return False
+        parts = self.norm1, *self.attn.lean_parts, self.drop_path, self.norm2, self.mlp, *self.mlp
+        return is_lean(x, *parts)

@@ -46,7 +46,7 @@ def _weight_grad(grad: Tensor, padded: Tensor, weight: Tensor) -> Tensor:
     oneDNN is that slow for more than three columns: compute them in strips. Up to three it sums
     all places into one number: go by bands of rows, and round less.
     """
-    total = torch.zeros_like(weight)
+    total = torch.zeros_like(weight, dtype=torch.promote_types(weight.dtype, torch.float32))
     size = weight.shape[-1]
     height, width = grad.shape[2:]
     rows = max(3, PLACES // width)
@@ -54,10 +54,11 @@ def _weight_grad(grad: Tensor, padded: Tensor, weight: Tensor) -> Tensor:
         band = grad[:, :, top : top + rows]
         source = padded[:, :, top : top + band.shape[2] + size - 1]
         for left in range(0, size, FAST_COLUMNS):
-            strip = total[..., left : left + FAST_COLUMNS]
+            columns = slice(left, left + FAST_COLUMNS)
+            strip = weight[..., columns]
             part = source[..., left : left + width + strip.shape[-1] - 1]
-            strip += _convolution_backward(band, part, strip, 0, 1)
-    return total
+            total[..., columns] += _convolution_backward(band, part, strip, 0, 1)
+    return total.to(weight.dtype)
 
 
 def _convolution_backward(

@@ -14,15 +14,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
+from torch.nn.modules import module as module_hooks
 
 # The widest rows of a chunk, of all threads together, stay in a core's share of the caches.
 BYTES_PER_THREAD = 1 << 20
 
 
-def is_lean(x: Tensor, module: nn.Module) -> bool:
-    """Whether this file may stand in for what is inside a module: on a CPU, without autocast.
+def is_lean(x: Tensor, *parts: nn.Module) -> bool:
+    """Whether this file may stand in for modules on an input: on a CPU, without autocast.
 
-    Parts that were replaced, parametrised or hooked must run themselves, and a compiler fuses
+    Modules that were replaced, parametrised or hooked must run themselves, and a compiler fuses
     better what it sees.
     """
     return (
@@ -30,14 +31,32 @@ def is_lean(x: Tensor, module: nn.Module) -> bool:
         and not torch.jit.is_tracing()
         and x.device.type == 'cpu'
         and not torch.is_autocast_enabled('cpu')
-        and not any(_is_changed(part) for part in module.modules())
+        and not module_hooks._global_forward_hooks
+        and not module_hooks._global_forward_pre_hooks
+        and all(_is_plain(part) for part in parts)
     )
 
 
-def _is_changed(module: nn.Module) -> bool:
+def _is_plain(module: nn.Module) -> bool:
+    """Whether a module is what ``BiFormerBlock`` builds, and nobody listens to it."""
     hooks = '_forward_hooks', '_forward_pre_hooks', '_backward_hooks', '_backward_pre_hooks'
-    known = type(module).__module__.startswith(('torch.nn.modules.', 'mmbiformer.layers.'))
-    return not known or any(getattr(module, name) for name in hooks)
+    if 'forward' in vars(module) or any(getattr(module, name) for name in hooks):
+        return False
+    kind = type(module)
+    if kind in (nn.Linear, nn.LayerNorm):
+        return module.bias is not None
+    if kind is nn.GELU:
+        return module.approximate == 'none'
+    if kind is nn.Conv2d:
+        ones = (1, 1)
+        return (
+            module.stride == module.dilation == ones
+            and module.padding_mode == 'zeros'
+            and module.bias is not None
+        )
+    if kind is nn.Sequential:
+        return [type(part) for part in module] == [nn.Linear, nn.GELU, nn.Linear]
+    return kind.__module__.startswith('mmbiformer.layers.')
 
 
 def _chunks(x: Tensor, width: int) -> Iterator[slice]:
@@ -50,17 +69,26 @@ def _chunks(x: Tensor, width: int) -> Iterator[slice]:
 
 def _rows(x: Tensor) -> Tensor:
     """View a map (B, H, W, C) as rows (L, C)."""
-    return x.reshape(-1, x.shape[-1])
+    return x.flatten(0, 2)
 
 
 def _per_row(scale: Tensor | None, x: Tensor) -> Tensor | None:
     """Give each row of a map (B, H, W, C) its sample's factor: (B, ) to (L, 1)."""
-    return None if scale is None else scale.repeat_interleave(x[0, ..., 0].numel()).unsqueeze(1)
+    return None if scale is None else scale.repeat_interleave(x.shape[1] * x.shape[2]).unsqueeze(1)
 
 
 def _add_product(total: Tensor, a: Tensor, b: Tensor) -> Tensor:
     """Add a @ b to a matrix in place, by the operator that FLOP counters know."""
+    if total.dtype != a.dtype:
+        return total.add_(a @ b)
     return torch.addmm(total, a, b, out=total)
+
+
+def _totals(*parameters: Tensor) -> list[Tensor]:
+    """Zeros to sum gradients of chunks in: float32 or wider."""
+    return [
+        torch.zeros_like(x, dtype=torch.promote_types(x.dtype, torch.float32)) for x in parameters
+    ]
 
 
 class _NormLinear(Function):
@@ -75,7 +103,7 @@ class _NormLinear(Function):
         for chunk in _chunks(rows, len(weight)):
             normed = F.layer_norm(rows[chunk], norm_weight.shape, norm_weight, norm_bias, eps)
             torch.addmm(bias, normed, weight.t(), out=out[chunk])
-        return out.view(*x.shape[:3], -1).chunk(parts, dim=-1)
+        return out.view(*x.shape[:3], len(weight)).chunk(parts, dim=-1)
 
     @staticmethod
     @once_differentiable
@@ -83,14 +111,15 @@ class _NormLinear(Function):
         x, norm_weight, norm_bias, weight = ctx.saved_tensors
         rows, grads = _rows(x), [_rows(grad) for grad in grads]
         grad_x = torch.empty_like(rows)
-        grad_weight, grad_bias = torch.zeros_like(weight), weight.new_zeros(len(weight))
+        grad_weight, grad_bias = _totals(weight, weight[:, 0])
         norm = _NormBackward(norm_weight, norm_bias, ctx.eps)
         for chunk in _chunks(rows, len(weight)):
             grad = torch.cat([part[chunk] for part in grads], dim=1)
-            grad_bias += grad.sum(0)
+            grad_bias += grad.sum(0, dtype=grad_bias.dtype)
             _add_product(grad_weight, grad.t(), norm.normed(rows[chunk]))
             grad_x[chunk] = norm.backward(grad @ weight)
-        return grad_x.view_as(x), None, None, *norm.grads, grad_weight, grad_bias
+        grads = (grad.to(weight.dtype) for grad in (*norm.grads, grad_weight, grad_bias))
+        return grad_x.view_as(x), None, None, *grads
 
 
 class _NormBackward:
@@ -98,7 +127,7 @@ class _NormBackward:
 
     def __init__(self, weight: Tensor, bias: Tensor, eps: float) -> None:
         self.weight, self.bias, self.eps = weight, bias, eps
-        self.grads = torch.zeros_like(weight), torch.zeros_like(bias)
+        self.grads = _totals(weight, bias)
 
     def normed(self, rows: Tensor) -> Tensor:
         self.rows = rows
@@ -139,8 +168,7 @@ class _AddNormMLP(Function):
     """x + scale * MLP(LayerNorm(x)), on rows; ``scale`` (L, 1) or None."""
 
     @staticmethod
-    def forward(ctx, x, scale, eps, norm_weight, norm_bias, weight1, bias1, weight2, bias2):
-        keep = any(ctx.needs_input_grad)
+    def forward(ctx, x, scale, eps, keep, norm_weight, norm_bias, weight1, bias1, weight2, bias2):
         out = torch.empty_like(x)
         hidden = x.new_empty(len(x), len(weight1)) if keep else None
         for chunk in _chunks(x, len(weight1)):
@@ -163,22 +191,21 @@ class _AddNormMLP(Function):
     def backward(ctx, grad):
         x, scale, hidden, norm_weight, norm_bias, weight1, weight2 = ctx.saved_tensors
         grad_x = torch.empty_like(x)
-        grad_weight1, grad_weight2 = torch.zeros_like(weight1), torch.zeros_like(weight2)
-        grad_bias1, grad_bias2 = weight1.new_zeros(len(weight1)), weight2.new_zeros(len(weight2))
+        grads = _totals(weight1, weight1[:, 0], weight2, weight2[:, 0])
+        grad_weight1, grad_bias1, grad_weight2, grad_bias2 = grads
         norm = _NormBackward(norm_weight, norm_bias, ctx.eps)
         for chunk in _chunks(x, len(weight1)):
             scaled = grad[chunk] if scale is None else grad[chunk] * scale[chunk]
-            grad_bias2 += scaled.sum(0)
+            grad_bias2 += scaled.sum(0, dtype=grad_bias2.dtype)
             _add_product(grad_weight2, scaled.t(), F.gelu(hidden[chunk]))
             grad_hidden = scaled @ weight2
             torch.ops.aten.gelu_backward.grad_input(
                 grad_hidden, hidden[chunk], grad_input=grad_hidden
             )
-            grad_bias1 += grad_hidden.sum(0)
+            grad_bias1 += grad_hidden.sum(0, dtype=grad_bias1.dtype)
             _add_product(grad_weight1, grad_hidden.t(), norm.normed(x[chunk]))
             torch.add(grad[chunk], norm.backward(grad_hidden @ weight1), out=grad_x[chunk])
-        first, second = (grad_weight1, grad_bias1), (grad_weight2, grad_bias2)
-        return grad_x, None, None, *norm.grads, *first, *second
+        return grad_x, None, None, None, *(grad.to(x.dtype) for grad in (*norm.grads, *grads))
 
 
 def norm_linear(
@@ -199,6 +226,8 @@ def add_norm_mlp(
     x: Tensor, scale: Tensor | None, norm: nn.LayerNorm, linear1: nn.Linear, linear2: nn.Linear
 ) -> Tensor:
     """``x + scale * linear2(gelu(linear1(norm(x))))`` of a map; shapes as above."""
-    parameters = (p for layer in (norm, linear1, linear2) for p in (layer.weight, layer.bias))
-    out = _AddNormMLP.apply(_rows(x), _per_row(scale, x), norm.eps, *parameters)
+    parameters = [p for layer in (norm, linear1, linear2) for p in (layer.weight, layer.bias)]
+    # Told from here: within a Function gradients are off, and wanted by parameters all the same.
+    keep = torch.is_grad_enabled() and any(p.requires_grad for p in (x, *parameters))
+    out = _AddNormMLP.apply(_rows(x), _per_row(scale, x), norm.eps, keep, *parameters)
     return out.view_as(x)

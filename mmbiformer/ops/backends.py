@@ -45,7 +45,8 @@ def resolve(backend: str, q: Tensor, num_heads: int) -> str:
     else:
         problem = triton_backend.problem(q, num_heads)
     if backend == 'triton' and problem:
-        raise ValueError(f"backend 'triton' cannot run: {problem}; take 'auto' or 'chunked'")
+        source = f' (from {VARIABLE})' if backend == _FROM_ENVIRONMENT else ''
+        raise ValueError(f"backend 'triton'{source} cannot run: {problem}; take 'chunked'")
     if backend == 'auto':
         _log_once(problem)
     return 'chunked' if problem else 'triton'

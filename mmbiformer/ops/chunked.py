@@ -2,7 +2,8 @@
 
 The regions' keys and values are gathered, multiplied and dropped while they are in cache, so that
 the k-fold copy never reaches memory. Nothing but the inputs is kept for the backward pass, which
-gathers again and recomputes the softmax.
+gathers again and recomputes the softmax. Results repeat bitwise on CPUs; on CUDA the gradients of
+keys and values are added up atomically, but under ``torch.use_deterministic_algorithms(True)``.
 """
 
 from collections.abc import Iterator
@@ -47,7 +48,7 @@ class _Chunks:
         size = self.num_keys * (2 * self.dim + self.tokens) * k.element_size()
         is_cpu = k.device.type == 'cpu'
         budget = CPU_BYTES_PER_THREAD * torch.get_num_threads() if is_cpu else GPU_BYTES
-        self.length = min(max(1, budget // size), len(self.routed))
+        self.length = max(1, min(budget // size, len(self.routed)))
         self.gathered = self.empty(self.num_keys, self.dim), self.empty(self.num_keys, self.dim)
         self.weights = self.empty(self.tokens, self.num_keys)
 

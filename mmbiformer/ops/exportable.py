@@ -11,7 +11,8 @@ from torch import Tensor
 
 def is_exporting() -> bool:
     """Whether the computation is recorded, to run elsewhere or to be counted."""
-    return torch.compiler.is_exporting() or torch.jit.is_tracing()
+    is_exporting = getattr(torch.compiler, 'is_exporting', None)  # new in torch 2.7
+    return torch.jit.is_tracing() or (is_exporting is not None and is_exporting())
 
 
 def attend(

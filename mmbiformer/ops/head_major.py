@@ -101,7 +101,7 @@ class Grid(NamedTuple):
         if num_rows == num_columns == s:
             row = indices + image * s**2
         else:
-            indices = indices.view(self.batch, s, s, -1)[:, :num_rows, :num_columns].flatten(1, 2)
+            indices = indices.unflatten(1, (s, s))[:, :num_rows, :num_columns].flatten(1, 2)
             i, j = indices // s, indices % s
             row = (image * num_rows + i) * num_columns + j
             row = row.where((i < num_rows) & (j < num_columns), self.num_rows)

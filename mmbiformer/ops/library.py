@@ -1,5 +1,4 @@
-"""The fused backends as operators of torch.library, so that autograd, autocast, torch.compile and
-opcheck take them like any other.
+"""The fast backends as operators of torch.library, for autograd, torch.compile and opcheck.
 
 ``mmbiformer::routed_attention`` returns (output, what the backend keeps for the backward pass);
 ``mmbiformer::routed_attention_backward`` returns the gradients of q, k, v and the pads, empty ones
@@ -51,7 +50,8 @@ def routed_attention_backward(
     indices: Tensor,
     pad_key: Tensor | None,
     pad_value: Tensor | None,
-    kept: list[Tensor],
+    out: Tensor | None,
+    kept: Tensor | None,
     partition_factor: int,
     num_heads: int,
     scale: float,
@@ -59,28 +59,14 @@ def routed_attention_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     tensors = q, k, v, indices, pad_key, pad_value
     settings = partition_factor, num_heads, scale
-    grads = _MODULES[backend].backward(grad_out, *tensors, *kept, *settings)
+    outputs = () if out is None else (out, kept)
+    grads = _MODULES[backend].backward(grad_out, *tensors, *outputs, *settings)
     return tuple(q.new_empty(0) if grad is None else grad for grad in grads)
 
 
 @routed_attention_backward.register_fake
-def _(
-    grad_out,
-    q,
-    k,
-    v,
-    indices,
-    pad_key,
-    pad_value,
-    kept,
-    partition_factor,
-    num_heads,
-    scale,
-    backend,
-):
-    pads = (
-        q.new_empty(0) if pad is None else torch.empty_like(pad) for pad in (pad_key, pad_value)
-    )
+def _(grad_out, q, k, v, indices, pad_key, pad_value, out, kept, *settings):
+    pads = [q.new_empty(0 if pad is None else pad.shape) for pad in (pad_key, pad_value)]
     return *(q.new_empty(q.shape) for _ in range(3)), *pads
 
 
@@ -89,14 +75,13 @@ def _setup_context(ctx, inputs, output) -> None:
     backend = resolve(backend, inputs[0], num_heads)
     ctx.settings = partition_factor, num_heads, scale, backend
     # The chunked backend recomputes the weights, and needs nothing of the forward pass.
-    ctx.save_for_backward(*tensors, *(output if backend == 'triton' else ()))
+    ctx.save_for_backward(*tensors, *(output if backend == 'triton' else (None, None)))
 
 
 def _backward(ctx, grad_out, _):
-    q, k, v, indices, *pads_and_kept = ctx.saved_tensors  # with_cp allows one look
-    pads, kept = pads_and_kept[:2], pads_and_kept[2:]
-    grads = routed_attention_backward(grad_out, q, k, v, indices, *pads, kept, *ctx.settings)
-    grad_pads = [grads[3 + i] if pad is not None else None for i, pad in enumerate(pads)]
+    saved = ctx.saved_tensors  # with_cp allows one look
+    grads = routed_attention_backward(grad_out, *saved, *ctx.settings)
+    grad_pads = (None, None) if saved[4] is None else grads[3:]
     return *grads[:3], None, *grad_pads, None, None, None, None
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 from . import exportable, library, reference
@@ -33,7 +34,9 @@ def routed_attention(
         q (Tensor): Queries, (B, H, W, C), channels last.
         k (Tensor): Keys, same shape and dtype.
         v (Tensor): Values, same shape and dtype.
-        indices (Tensor): int64 region numbers, (B, S * S, K); see :func:`routing_indices`.
+        indices (Tensor): int64 region numbers from 0 to S * S - 1, which is not checked,
+            (B, S * S, K); see :func:`routing_indices`. Without pads every region with a real token
+            needs one with real tokens among its K: a softmax over nothing is nan.
         partition_factor (int): S.
         num_heads (int): Number of heads; divides C.
         scale (float): Softmax scale.
@@ -46,7 +49,7 @@ def routed_attention(
             ``torch.jit.trace`` PyTorch's own operators are taken, whatever the backend.
 
     Returns:
-        Tensor: (B, H, W, C).
+        Tensor: (B, H, W, C); under autocast in its dtype.
 
     Raises:
         ValueError: If a shape does not fit, only one pad vector is given, or the backend is
@@ -58,18 +61,33 @@ def routed_attention(
             f'q, k and v must have one shape (B, H, W, C), '
             f'got {tuple(q.shape)}, {tuple(k.shape)} and {tuple(v.shape)}'
         )
+    q, k, v = (_autocast(x) for x in (q, k, v))
+    if not (q.dtype == k.dtype == v.dtype and q.device == k.device == v.device):
+        raise ValueError(
+            f'q, k and v must have one dtype and device, got {q.dtype} on {q.device}, '
+            f'{k.dtype} on {k.device} and {v.dtype} on {v.device}'
+        )
+    if partition_factor < 1:
+        raise ValueError(f'partition_factor={partition_factor} must be at least 1')
     batch, channels, s = q.shape[0], q.shape[3], partition_factor
     if indices.ndim != 3 or indices.shape[:2] != (batch, s * s):
         raise ValueError(
             f'indices must have shape (B, S * S, K) = ({batch}, {s * s}, K) '
             f'for partition_factor={s}, got {tuple(indices.shape)}'
         )
+    if indices.dtype != torch.int64:
+        raise ValueError(f'indices must be int64, got {indices.dtype}: convert them by .long()')
     if channels % num_heads:
         raise ValueError(f'num_heads={num_heads} does not divide the {channels} channels')
     if (pad_key is None) != (pad_value is None):
         raise ValueError('pad_key and pad_value go together: give both or none')
-
-    if pad_key is not None:  # under autocast the maps are narrower than the pads
+    if pad_key is not None:
+        if not pad_key.shape == pad_value.shape == (channels,):
+            raise ValueError(
+                f'pad_key and pad_value must have shape (C, ) = ({channels},), '
+                f'got {tuple(pad_key.shape)} and {tuple(pad_value.shape)}'
+            )
+        # Under autocast the maps are narrower than the pads.
         pad_key, pad_value = pad_key.to(k.dtype), pad_value.to(v.dtype)
     tensors = q, k, v, indices, pad_key, pad_value
     if exportable.is_exporting():
@@ -77,6 +95,14 @@ def routed_attention(
     if backend == 'reference':
         return _in_regions(reference.attend, *tensors, s, num_heads, scale)
     return library.routed_attention(*tensors, s, num_heads, scale, backend)[0]
+
+
+def _autocast(x: Tensor) -> Tensor:
+    """What autocast makes of an input of a matrix product: backends would else differ in it."""
+    device = x.device.type
+    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
+        return x
+    return x if x.dtype == torch.float64 else x.to(torch.get_autocast_dtype(device))
 
 
 def _in_regions(

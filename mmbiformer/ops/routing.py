@@ -1,5 +1,7 @@
 """Region-to-region routing: which regions each region attends to (paper, section 3.2)."""
 
+from contextlib import nullcontext
+
 import torch
 from torch import Tensor
 
@@ -20,7 +22,7 @@ def region_means(x: Tensor, partition_factor: int, pad: Tensor | None = None) ->
         Tensor: (B, R, C), in float32 or wider.
     """
     dtype = torch.promote_types(x.dtype, torch.float32)
-    if is_exporting():  # where the sizes of the blocks may not be known
+    if is_exporting() or torch.compiler.is_compiling():  # sizes may be unknown: one block for all
         regions = to_regions(pad_to_regions(x, partition_factor), partition_factor)
         sums = regions.sum(2, dtype=dtype)
     else:
@@ -71,7 +73,8 @@ def routing_indices(
     q, k = q.detach(), k.detach()
     if pad_key is not None:
         pad_query, pad_key = pad_query.detach(), pad_key.detach()
-    with torch.autocast(q.device.type, enabled=False):
+    has_autocast = torch.amp.is_autocast_available(q.device.type)  # not so on the meta device
+    with torch.autocast(q.device.type, enabled=False) if has_autocast else nullcontext():
         query = region_means(q, partition_factor, pad_query)
         key = region_means(k, partition_factor, pad_key)
         affinity = query @ key.transpose(1, 2)

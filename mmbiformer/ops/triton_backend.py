@@ -7,6 +7,7 @@ N heads, D head dim, C = N * D channels.
 """
 
 from functools import cache
+from importlib.metadata import version
 from importlib.util import find_spec
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ from .regions import region_size
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 HEAD_DIMS = (16, 32, 64, 128)
+OLDEST_TRITON = (3, 6)
 # A region that more than this times K regions route to, where K is the mean, is shared by several
 # programs: one would still be at it when all others are done. 2 would double the memory for it.
 CHUNK_PER_TOPK = 4
@@ -63,7 +65,12 @@ def _interpreted() -> bool:
 def problem(q: Tensor, num_heads: int) -> str | None:
     """Why this backend cannot run on queries (B, H, W, C), in a few words; None where it can."""
     if find_spec('triton') is None:
-        return 'triton is not installed: pip install triton'
+        return "triton is not installed: pip install 'triton>=3.6'"
+    installed = version('triton')
+    if tuple(map(int, installed.split('.')[:2])) < OLDEST_TRITON:
+        return f"triton {installed} is too old: pip install 'triton>=3.6'"
+    if torch.version.hip:
+        return 'it is not tested on AMD GPUs'
     if q.dtype not in DTYPES:
         return f'dtype {q.dtype} is not float32, float16 or bfloat16'
     head_dim = q.shape[-1] // num_heads

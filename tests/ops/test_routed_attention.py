@@ -171,6 +171,13 @@ WRONG = {
     ),
     'indices without K': (dict(indices=torch.zeros(1, 4).long()), r'indices .* got \(1, 4\)'),
     'heads': (dict(num_heads=3), r'num_heads=3 does not divide the 8 channels'),
+    'pad shape': (
+        dict(pad_key=torch.rand(2), pad_value=torch.rand(2)),
+        r'pad_key and pad_value must have shape \(C, \) = \(8,\), got \(2,\) and \(2,\)',
+    ),
+    'dtypes': (dict(v=torch.rand(1, 4, 4, 8).half()), r'one dtype and device, got torch.float32 '),
+    'int32 indices': (dict(indices=torch.zeros(1, 4, 2).int()), r'indices must be int64, got '),
+    'S of 0': (dict(partition_factor=0), r'partition_factor=0 must be at least 1'),
     'one pad': (dict(pad_key=torch.rand(8)), r'pad_key and pad_value .*: give both or none'),
 }
 
@@ -183,3 +190,21 @@ def test_wrong_arguments_are_named(change, message):
     assert routed_attention(**arguments).shape == q.shape
     with pytest.raises(ValueError, match=message):
         routed_attention(**{**arguments, **change})
+
+
+@each_backend
+def test_no_samples(backend):
+    tensors, indices = make_inputs(5, 6, 2, 2, 'official', batch=0)
+    out, *grads = run(tensors, indices, 2, 2, backend, grad_out=torch.empty(0, 5, 6, 8).double())
+    assert out.shape == (0, 5, 6, 8)
+    assert grads[3].abs().sum() == 0
+
+
+@each_backend
+def test_autocast_decides_the_dtype(backend):
+    tensors, indices = make_inputs(5, 6, 2, 2, 'official', dtype=torch.float32)
+    with torch.autocast('cpu', torch.bfloat16):
+        (out,) = run(tensors, indices, 2, 2, backend)
+        assert out.dtype == torch.bfloat16
+        (out,) = run([x.double() for x in tensors], indices, 2, 2, backend)
+        assert out.dtype == torch.float64

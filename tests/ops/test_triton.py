@@ -170,8 +170,10 @@ def test_says_why_it_cannot_run(monkeypatch):
     assert triton_backend.problem(q, 3) is None
     monkeypatch.setattr(triton_backend, '_interpreted', lambda: False)
     assert 'q is on cpu: triton needs a CUDA GPU' in triton_backend.problem(q, 3)
+    monkeypatch.setattr(triton_backend, 'version', lambda _: '3.3.1')
+    assert triton_backend.problem(q, 3).startswith('triton 3.3.1 is too old: pip install')
     monkeypatch.setattr(triton_backend, 'find_spec', lambda _: None)
-    assert triton_backend.problem(q, 3) == 'triton is not installed: pip install triton'
+    assert triton_backend.problem(q, 3) == "triton is not installed: pip install 'triton>=3.6'"
 
 
 @needs_triton
