@@ -97,7 +97,7 @@ def count_saved_bytes(ignored: Iterator[Tensor] = ()) -> Iterator[Callable[[], i
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in known:
             saved[storage.data_ptr()] = storage.nbytes()
-        return tensor
+        return tensor.detach()  # a node that kept its own output would never be freed
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         yield lambda: sum(saved.values())

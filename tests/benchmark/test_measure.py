@@ -1,6 +1,7 @@
 """Turns, medians, failures, and what autograd keeps."""
 
 import time
+import weakref
 
 import pytest
 import torch
@@ -79,3 +80,13 @@ def test_saved_bytes_leave_parameters_out() -> None:
         layer(x)
         assert saved() == 50 * 100 * 4
     assert everything >= saved()
+
+
+def test_what_was_counted_is_freed() -> None:
+    x = torch.rand(4, 8, requires_grad=True)
+    with count_saved_bytes() as saved:
+        out = x.softmax(-1)  # keeps its own output
+        assert saved() == 4 * 8 * 4
+    alive = weakref.ref(out)
+    del out
+    assert alive() is None
