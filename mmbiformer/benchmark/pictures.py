@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from math import prod
 from pathlib import Path
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from .cases import OFFICIAL, RIVALS
@@ -12,9 +13,11 @@ from .report import milliseconds
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 YARDSTICK, RIVAL, OURS = '#9a9a9a', '#d9a441', '#2f6db5'
 ROW_HEIGHT = 0.32  # inches
+LETTERS_PER_INCH = 15  # of the caption
 
 
 def new_figure(size: tuple[float, float], num_columns: int, heights: Sequence[float]) -> tuple:
@@ -28,6 +31,12 @@ def new_figure(size: tuple[float, float], num_columns: int, heights: Sequence[fl
     return figure, figure.subplots(len(heights), num_columns, squeeze=False, gridspec_kw=grid)
 
 
+def add_caption(figure: 'Figure', caption: str) -> None:
+    """Machine, date and command above the panels, in as many lines as they need."""
+    letters = int(figure.get_figwidth() * LETTERS_PER_INCH)
+    figure.suptitle('\n'.join(wrap(caption, letters)), fontsize=8, color='#555555')
+
+
 def draw_groups(groups: Sequence[list[Row]], caption: str, path: Path) -> None:
     """Bars of time, with the spread, and of peak memory; one line of panels per group."""
     heights = [len(rows) + 2 for rows in groups]
@@ -36,7 +45,7 @@ def draw_groups(groups: Sequence[list[Row]], caption: str, path: Path) -> None:
         left.set_title(rows[0].case.title, loc='left', fontsize=9)
         _draw_times(left, rows)
         _draw_memory(right, rows)
-    figure.suptitle(caption, fontsize=8, color='#555555')
+    add_caption(figure, caption)
     save(figure, path)
 
 
@@ -115,5 +124,5 @@ def draw_growth(points: Sequence[Point], caption: str, path: Path) -> None:
         axes.legend(fontsize=8, frameon=False)
         axes.grid(alpha=0.3)
     panels[0].set_ylabel('ms', fontsize=8)
-    figure.suptitle(caption, fontsize=8, color='#555555')
+    add_caption(figure, caption)
     save(figure, path)
