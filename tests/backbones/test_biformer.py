@@ -240,16 +240,6 @@ def test_compiles_to_one_graph(padding):
     assert_all_close(grads.values(), truth.values(), rtol=0, atol=1e-10)
 
 
-def test_other_sizes_compile_without_a_break():
-    backbone = build().double().eval()
-    torch._dynamo.reset()
-    compiled = torch.compile(backbone, backend='aot_eager', fullgraph=True)
-    for size in [(64, 96), (70, 90)]:
-        x = torch.randn(1, 3, *size, dtype=torch.float64)
-        with torch.no_grad():
-            assert_all_close(compiled(x), backbone(x), rtol=0, atol=1e-11)
-
-
 @pytest.mark.parametrize('copied', [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
 def test_copies_equal_the_original(copied):
     backbone = build(frozen_stages=1, norm_eval=True)

@@ -122,3 +122,14 @@ def test_full_attention_equals_loops():
 
 def test_softmax_scale_is_over_the_whole_width():
     assert BiLevelRoutingAttention(64, 2, 7, 1).scale == 64**-0.5
+
+
+@pytest.mark.parametrize('padding', ['official', 'masked'])
+def test_other_sizes_compile_without_a_break(padding):
+    module = randomise(BiLevelRoutingAttention(8, 2, 3, 2, padding, 'chunked'))
+    torch._dynamo.reset()
+    compiled = torch.compile(module, backend='aot_eager', fullgraph=True)
+    for height, width in [(6, 9), (7, 8), (4, 13)]:
+        x = torch.randn(2, height, width, 8, dtype=torch.float64)
+        with torch.no_grad():
+            torch.testing.assert_close(compiled(x), module(x), rtol=0, atol=1e-11)
