@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from .head_major import Grid, from_rows, padding_bias, sum_padding, to_rows
+from .inputs import Inputs
 
 # Gathered keys and values and their logits of one chunk. On a CPU what fits a core's share of the
 # caches; on a GPU enough work for every launch. docs/performance.md has the measurements.
@@ -24,20 +25,10 @@ class _Chunks:
 
     Args:
         grid (Grid): The map's regions.
-        num_heads (int): N.
-        k, v, indices, pad_key, pad_value: As of :func:`forward`.
     """
 
-    def __init__(
-        self,
-        grid: Grid,
-        num_heads: int,
-        k: Tensor,
-        v: Tensor,
-        indices: Tensor,
-        pad_key: Tensor | None,
-        pad_value: Tensor | None,
-    ) -> None:
+    def __init__(self, inputs: Inputs, grid: Grid) -> None:
+        _, k, v, indices, pad_key, pad_value, _, num_heads, _ = inputs
         num_rows = grid.num_rows + 1
         self.key = to_rows(k, grid, num_heads, num_rows, pad_key).flatten(0, 1)
         self.value = to_rows(v, grid, num_heads, num_rows, pad_value).flatten(0, 1)
@@ -80,45 +71,32 @@ class _Chunks:
         return torch.softmax(logits, dim=-1, out=logits)
 
 
-def forward(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    indices: Tensor,
-    pad_key: Tensor | None,
-    pad_value: Tensor | None,
-    partition_factor: int,
-    num_heads: int,
-    scale: float,
-) -> tuple[Tensor, Tensor]:
-    """As :func:`mmbiformer.ops.routed_attention`; returns (output, nothing for the backward)."""
-    grid = Grid(*q.shape[:3], partition_factor)
-    query = to_rows(q, grid, num_heads, grid.num_rows, scale=scale).flatten(0, 1)
-    chunks = _Chunks(grid, num_heads, k, v, indices, pad_key, pad_value)
+def _query_rows(inputs: Inputs, grid: Grid) -> Tensor:
+    """Scaled queries, (N * M, T, D)."""
+    rows = to_rows(inputs.q, grid, inputs.num_heads, grid.num_rows, scale=inputs.scale)
+    return rows.flatten(0, 1)
+
+
+def forward(inputs: Inputs) -> tuple[Tensor, Tensor]:
+    """The output, (B, H, W, C), and nothing for the backward pass, (0, )."""
+    grid = Grid(*inputs.q.shape[:3], inputs.partition_factor)
+    query, chunks = _query_rows(inputs, grid), _Chunks(inputs, grid)
     out = torch.empty_like(query)
     for chunk, rows in chunks:
         key, value = chunks.gather(rows)
         torch.bmm(chunks.attend(query[chunk], key, rows), value, out=out[chunk])
-    return from_rows(out.unflatten(0, (num_heads, -1)), grid), q.new_empty(0)
+    out = from_rows(out.unflatten(0, (inputs.num_heads, -1)), grid)
+    return out, out.new_empty(0)
 
 
 def backward(
-    grad_out: Tensor,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    indices: Tensor,
-    pad_key: Tensor | None,
-    pad_value: Tensor | None,
-    partition_factor: int,
-    num_heads: int,
-    scale: float,
+    grad_out: Tensor, inputs: Inputs
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
     """Gradients of q, k, v, pad_key and pad_value; none for pads that are not given."""
-    grid = Grid(*q.shape[:3], partition_factor)
-    query = to_rows(q, grid, num_heads, grid.num_rows, scale=scale).flatten(0, 1)
+    num_heads = inputs.num_heads
+    grid = Grid(*inputs.q.shape[:3], inputs.partition_factor)
+    query, chunks = _query_rows(inputs, grid), _Chunks(inputs, grid)
     grad_out = to_rows(grad_out, grid, num_heads, grid.num_rows).flatten(0, 1)
-    chunks = _Chunks(grid, num_heads, k, v, indices, pad_key, pad_value)
     grad_query = torch.empty_like(query)
     grad_key, grad_value = torch.zeros_like(chunks.key), torch.zeros_like(chunks.value)
     grad_weights = chunks.empty(chunks.tokens, chunks.num_keys)
@@ -141,13 +119,12 @@ def backward(
         x.unflatten(0, (num_heads, -1)) for x in (grad_query, grad_key, grad_value)
     )
     grad_pads = None, None
-    if pad_key is not None:
+    if inputs.pad_key is not None:
         grad_pads = tuple(
-            sum_padding(rows, grid).to(pad.dtype)
-            for rows, pad in ((grad_key, pad_key), (grad_value, pad_value))
+            sum_padding(rows, grid).to(inputs.k.dtype) for rows in (grad_key, grad_value)
         )
     grads = (
-        from_rows(grad_query, grid, scale),
+        from_rows(grad_query, grid, inputs.scale),
         from_rows(grad_key, grid),
         from_rows(grad_value, grid),
     )

@@ -11,26 +11,15 @@ channels of a head, C = N * D, T = h * w tokens per region, M as above, K routed
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from .regions import bands, region_size
+from .regions import Partition, bands
 
 
-class Grid(NamedTuple):
+class Grid(Partition):
     """The regions of a map that hold real tokens."""
-
-    batch: int
-    height: int
-    width: int
-    partition_factor: int
-
-    @property
-    def region(self) -> tuple[int, int]:
-        """Height and width of a region: h, w."""
-        return region_size(self.height, self.width, self.partition_factor)
 
     @property
     def counts(self) -> tuple[int, int]:
@@ -43,12 +32,6 @@ class Grid(NamedTuple):
         """M."""
         rows, columns = self.counts
         return self.batch * rows * columns
-
-    @property
-    def is_padded(self) -> bool:
-        h, w = self.region
-        s = self.partition_factor
-        return (self.height, self.width) != (h * s, w * s)
 
     def as_regions(self, rows: Tensor) -> Tensor:
         """View rows (N, M or M + 1, T, D) as (N, B, rows, columns, h, w, D), without row M."""
@@ -121,8 +104,7 @@ def to_rows(
 
     ``num_rows`` is M or M + 1. Padding holds ``pad`` (C, ), or zeros where not given.
     """
-    h, w = grid.region
-    rows = x.new_empty(num_heads, num_rows, h * w, x.shape[-1] // num_heads)
+    rows = x.new_empty(num_heads, num_rows, grid.tokens, x.shape[-1] // num_heads)
     for tokens, row_tokens in grid.blocks(x, rows):
         torch.mul(tokens, scale, out=row_tokens)
     for view in grid.padding(rows):
@@ -151,8 +133,7 @@ def sum_padding(rows: Tensor, grid: Grid) -> Tensor:
 
 def padding_bias(grid: Grid, like: Tensor) -> Tensor:
     """What to add to the logits of each key: 0, and -inf where it is padding; (M + 1, T)."""
-    h, w = grid.region
-    bias = like.new_zeros(1, grid.num_rows + 1, h * w, 1)
+    bias = like.new_zeros(1, grid.num_rows + 1, grid.tokens, 1)
     for view in grid.padding(bias):
         view.fill_(float('-inf'))
     return bias[0, ..., 0]

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from . import chunked, triton_backend
 from .backends import resolve
+from .inputs import Inputs
 
 _MODULES = {'chunked': chunked, 'triton': triton_backend}
 
@@ -29,7 +30,7 @@ def routed_attention(
 ) -> tuple[Tensor, Tensor]:
     tensors = q, k, v, indices, pad_key, pad_value
     module = _MODULES[resolve(backend, q, num_heads)]
-    return module.forward(*tensors, partition_factor, num_heads, scale)
+    return module.forward(Inputs(*tensors, partition_factor, num_heads, scale))
 
 
 @routed_attention.register_fake
@@ -58,9 +59,9 @@ def routed_attention_backward(
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     tensors = q, k, v, indices, pad_key, pad_value
-    settings = partition_factor, num_heads, scale
+    inputs = Inputs(*tensors, partition_factor, num_heads, scale)
     outputs = () if out is None else (out, kept)
-    grads = _MODULES[backend].backward(grad_out, *tensors, *outputs, *settings)
+    grads = _MODULES[backend].backward(grad_out, inputs, *outputs)
     return tuple(q.new_empty(0) if grad is None else grad for grad in grads)
 
 

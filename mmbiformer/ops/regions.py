@@ -6,6 +6,7 @@ the bottom, as the paper's released models were trained.
 """
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +16,35 @@ from torch import Tensor
 def region_size(height: int, width: int, partition_factor: int) -> tuple[int, int]:
     """Height and width of one region, in tokens, after padding: ceil(H / S), ceil(W / S)."""
     return -(-height // partition_factor), -(-width // partition_factor)
+
+
+class Partition(NamedTuple):
+    """A batch of maps of one size, cut into S x S regions."""
+
+    batch: int
+    height: int
+    width: int
+    partition_factor: int
+
+    @property
+    def region(self) -> tuple[int, int]:
+        """Height and width of a region: h, w."""
+        return region_size(self.height, self.width, self.partition_factor)
+
+    @property
+    def tokens(self) -> int:
+        """T = h * w."""
+        h, w = self.region
+        return h * w
+
+    @property
+    def num_regions(self) -> int:
+        """R, those of padding alone included."""
+        return self.partition_factor**2
+
+    @property
+    def is_padded(self) -> bool:
+        return self.height * self.width != self.num_regions * self.tokens
 
 
 def bands(length: int, size: int) -> Iterator[tuple[slice, slice, int]]:

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from . import exportable, library, reference
 from .backends import requested
-from .regions import from_regions, pad_to_regions, real_tokens, region_size, to_regions
+from .inputs import Inputs
+from .regions import Partition, from_regions, pad_to_regions, real_tokens, to_regions
 
 
 def routed_attention(
@@ -89,12 +90,12 @@ def routed_attention(
             )
         # Under autocast the maps are narrower than the pads.
         pad_key, pad_value = pad_key.to(k.dtype), pad_value.to(v.dtype)
-    tensors = q, k, v, indices, pad_key, pad_value
+    inputs = Inputs(q, k, v, indices, pad_key, pad_value, s, num_heads, scale)
     if exportable.is_exporting():
-        return _in_regions(exportable.attend, *tensors, s, num_heads, scale)
+        return _in_regions(exportable.attend, inputs)
     if backend == 'reference':
-        return _in_regions(reference.attend, *tensors, s, num_heads, scale)
-    return library.routed_attention(*tensors, s, num_heads, scale, backend)[0]
+        return _in_regions(reference.attend, inputs)
+    return library.routed_attention(*inputs, backend)[0]
 
 
 def _autocast(x: Tensor) -> Tensor:
@@ -105,27 +106,15 @@ def _autocast(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.to(torch.get_autocast_dtype(device))
 
 
-def _in_regions(
-    attend: Callable[..., Tensor],
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    indices: Tensor,
-    pad_key: Tensor | None,
-    pad_value: Tensor | None,
-    partition_factor: int,
-    num_heads: int,
-    scale: float,
-) -> Tensor:
+def _in_regions(attend: Callable[..., Tensor], inputs: Inputs) -> Tensor:
     """Cut whole maps into regions, padding included, attend and put them together again."""
-    s = partition_factor
-    height, width = q.shape[1:3]
+    q, k, v, indices, pad_key, pad_value, s, num_heads, scale = inputs
+    cut = Partition(*q.shape[:3], s)
 
     def split(x: Tensor, pad: Tensor | None = None) -> Tensor:
         return to_regions(pad_to_regions(x, s, pad), s).unflatten(-1, (num_heads, -1))
 
-    h, w = region_size(height, width, s)
-    masked = pad_key is None and (height, width) != (h * s, w * s)
-    real = real_tokens(height, width, s, q.device) if masked else None
+    masked = pad_key is None and cut.is_padded
+    real = real_tokens(cut.height, cut.width, s, q.device) if masked else None
     out = attend(split(q), split(k, pad_key), split(v, pad_value), indices, scale, real)
-    return from_regions(out.flatten(-2), height, width, s)
+    return from_regions(out.flatten(-2), cut.height, cut.width, s)

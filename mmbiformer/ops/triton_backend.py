@@ -14,7 +14,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .regions import region_size
+from .inputs import Inputs
+from .regions import Partition
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 HEAD_DIMS = (16, 32, 64, 128)
@@ -86,64 +87,40 @@ def problem(q: Tensor, num_heads: int) -> str | None:
     return None
 
 
-class _Layout(NamedTuple):
-    """Shape of the maps and how they are cut."""
+def _partition(inputs: Inputs) -> Partition:
+    return Partition(*inputs.q.shape[:3], inputs.partition_factor)
 
-    batch: int
-    height: int
-    width: int
-    region_height: int
-    region_width: int
-    partition_factor: int
-    num_heads: int
-    head_dim: int
 
-    @classmethod
-    def of(cls, q: Tensor, partition_factor: int, num_heads: int) -> '_Layout':
-        batch, height, width, channels = q.shape
-        size = height, width, *region_size(height, width, partition_factor)
-        return cls(batch, *size, partition_factor, num_heads, channels // num_heads)
+def _choose_tiles(inputs: Inputs) -> list[Tiles]:
+    head_dim = inputs.q.shape[-1] // inputs.num_heads
+    return choose_tiles(_partition(inputs).tokens, head_dim, inputs.q.dtype)
 
-    @property
-    def num_regions(self) -> int:
-        return self.partition_factor**2
 
-    @property
-    def tokens(self) -> int:
-        return self.region_height * self.region_width
+def _launch_grid(inputs: Inputs, items: int, block: int) -> tuple[int, int, int]:
+    cut = _partition(inputs)
+    return items, -(-cut.tokens // block), cut.batch * inputs.num_heads
 
-    @property
-    def is_padded(self) -> bool:
-        return self.height * self.width != self.num_regions * self.tokens
 
-    def grid(self, items: int, block: int) -> tuple[int, int, int]:
-        return items, -(-self.tokens // block), self.batch * self.num_heads
-
-    def kernel_arguments(self) -> dict:
-        return dict(
-            height=self.height,
-            width=self.width,
-            num_heads=self.num_heads,
-            S=self.partition_factor,
-            D=self.head_dim,
-        )
+def _map_arguments(inputs: Inputs) -> dict:
+    _, height, width, channels = inputs.q.shape
+    heads = inputs.num_heads
+    s = inputs.partition_factor
+    return dict(height=height, width=width, num_heads=heads, S=s, D=channels // heads)
 
 
 def _tile_arguments(tiles: Tiles) -> dict:
-    return dict(
-        BLOCK_Q=tiles.queries,
-        BLOCK_K=tiles.keys,
-        num_warps=tiles.warps,
-    )
+    return dict(BLOCK_Q=tiles.queries, BLOCK_K=tiles.keys, num_warps=tiles.warps)
 
 
-def _pads_in_use(
-    layout: _Layout, q: Tensor, pad_key: Tensor | None, pad_value: Tensor | None
-) -> tuple[Tensor, Tensor] | tuple[None, None]:
+def _pads_in_use(inputs: Inputs) -> tuple[Tensor, Tensor] | tuple[None, None]:
     """The pads as kernels take them; None where padding takes no part, or there is none."""
-    if pad_key is None or not layout.is_padded:
+    if inputs.pad_key is None or not _partition(inputs).is_padded:
         return None, None
-    return pad_key.to(q.dtype).contiguous(), pad_value.to(q.dtype).contiguous()
+    return inputs.pad_key.contiguous(), inputs.pad_value.contiguous()
+
+
+def _is_masked(inputs: Inputs) -> bool:
+    return inputs.pad_key is None and _partition(inputs).is_padded
 
 
 def _map(x: Tensor) -> tuple[Tensor, int, int, int]:
@@ -152,27 +129,8 @@ def _map(x: Tensor) -> tuple[Tensor, int, int, int]:
     return x, *x.stride()[:3]
 
 
-def forward(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    indices: Tensor,
-    pad_key: Tensor | None,
-    pad_value: Tensor | None,
-    partition_factor: int,
-    num_heads: int,
-    scale: float,
-) -> tuple[Tensor, Tensor]:
-    """Routed attention; semantics as of :func:`mmbiformer.ops.routed_attention`.
-
-    Args:
-        q, k, v (Tensor): (B, H, W, C), channels last. Chunks of one packed map are read in place.
-        indices (Tensor): int64 region numbers, (B, R, K).
-        pad_key, pad_value (Tensor, optional): (C, ). None: padding takes no part, and a token
-            without any real key gets nan.
-        partition_factor (int): S.
-        num_heads (int): N.
-        scale (float): Softmax scale.
+def forward(inputs: Inputs) -> tuple[Tensor, Tensor]:
+    """Routed attention. Chunks q, k and v of one packed map are read in place.
 
     Returns:
         tuple: The output, (B, H, W, C), contiguous; and for :func:`backward` the logarithm to base
@@ -180,116 +138,101 @@ def forward(
     """
     from .triton_kernels import forward_kernel
 
-    layout = _Layout.of(q, partition_factor, num_heads)
-    tiles, _, _ = choose_tiles(layout.tokens, layout.head_dim, q.dtype)
+    q, k, v, indices, *_ = inputs
+    tiles, _, _ = _choose_tiles(inputs)
     out = torch.empty_like(q, memory_format=torch.contiguous_format)
-    lse = q.new_empty((*q.shape[:3], num_heads), dtype=torch.float32)
-    pads = _pads_in_use(layout, q, pad_key, pad_value)
+    lse = q.new_empty((*q.shape[:3], inputs.num_heads), dtype=torch.float32)
     with torch.cuda.device_of(q):
-        forward_kernel[layout.grid(layout.num_regions, tiles.queries)](
+        forward_kernel[_launch_grid(inputs, indices.shape[1], tiles.queries)](
             *map(_map, (q, k, v, out)),
             indices.contiguous(),
-            *pads,
+            *_pads_in_use(inputs),
             lse,
             topk=indices.shape[-1],
-            scale=scale,
-            MASKED=layout.is_padded and pads[0] is None,
-            **layout.kernel_arguments(),
+            scale=inputs.scale,
+            MASKED=_is_masked(inputs),
+            **_map_arguments(inputs),
             **_tile_arguments(tiles),
         )
     return out, lse
 
 
 def backward(
-    grad_out: Tensor,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    indices: Tensor,
-    pad_key: Tensor | None,
-    pad_value: Tensor | None,
-    out: Tensor,
-    lse: Tensor,
-    partition_factor: int,
-    num_heads: int,
-    scale: float,
+    grad_out: Tensor, inputs: Inputs, out: Tensor, lse: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
     """Gradients of q, k, v (contiguous), pad_key and pad_value (None where there are no pads).
 
     Args:
         grad_out (Tensor): Gradient of the output, (B, H, W, C), any strides.
         out, lse (Tensor): What :func:`forward` returned.
-        q, k, v, ...: What it was given.
     """
-    layout = _Layout.of(q, partition_factor, num_heads)
-    pads = _pads_in_use(layout, q, pad_key, pad_value)
-    with torch.cuda.device_of(q):
-        grad_q, stats, grad_pads = _backward_queries(
-            layout, scale, grad_out, q, k, v, indices.contiguous(), pads, out, lse
-        )
-        grad_k, grad_v = _backward_keys(layout, scale, grad_out, q, k, v, indices, stats)
-    if pad_key is None:
-        return grad_q, grad_k, grad_v, None, None
-    if grad_pads is None:
-        return grad_q, grad_k, grad_v, torch.zeros_like(pad_key), torch.zeros_like(pad_value)
-    grad_key, grad_value = (parts.sum((0, 1, 2)) for parts in grad_pads)
-    return grad_q, grad_k, grad_v, grad_key.to(pad_key.dtype), grad_value.to(pad_value.dtype)
+    with torch.cuda.device_of(inputs.q):
+        grad_q, stats, grad_pads = _backward_queries(grad_out, inputs, out, lse)
+        grad_k, grad_v = _backward_keys(grad_out, inputs, stats)
+    return grad_q, grad_k, grad_v, *grad_pads
 
 
-def _backward_queries(layout, scale, grad_out, q, k, v, indices, pads, out, lse):
-    """Gradient of q, what the other kernel needs of queries, and the pads' gradients in parts."""
+def _backward_queries(grad_out: Tensor, inputs: Inputs, out: Tensor, lse: Tensor):
+    """Gradient of q, what the other kernel needs of queries, and the gradients of the pads."""
     from .triton_kernels import backward_query_kernel
 
-    _, tiles, _ = choose_tiles(layout.tokens, layout.head_dim, q.dtype)
-    grid = layout.grid(layout.num_regions, tiles.queries)
+    q, k, v, indices, pad_key, pad_value, *_ = inputs
+    _, tiles, _ = _choose_tiles(inputs)
+    grid = _launch_grid(inputs, indices.shape[1], tiles.queries)
     grad_q = torch.empty_like(out)
     stats = lse.new_empty(*lse.shape, 2)
-    grad_pads = None
+    pads, parts = _pads_in_use(inputs), None
     if pads[0] is not None:  # zeros, as programs that meet no padded key do not write
-        grad_pads = lse.new_zeros(2, layout.batch, *grid[:2], q.shape[-1]).unbind()
+        parts = lse.new_zeros(2, len(q), *grid[:2], q.shape[-1]).unbind()
     backward_query_kernel[grid](
         *map(_map, (q, k, v, out, grad_out, grad_q)),
-        indices,
+        indices.contiguous(),
         *pads,
-        grad_pads,
+        parts,
         lse,
         stats,
         topk=indices.shape[-1],
-        scale=scale,
-        MASKED=layout.is_padded and pads[0] is None,
-        **layout.kernel_arguments(),
+        scale=inputs.scale,
+        MASKED=_is_masked(inputs),
+        **_map_arguments(inputs),
         **_tile_arguments(tiles),
     )
-    return grad_q, stats, grad_pads
+    if pad_key is None:
+        return grad_q, stats, (None, None)
+    if parts is None:
+        return grad_q, stats, (torch.zeros_like(pad_key), torch.zeros_like(pad_value))
+    return grad_q, stats, tuple(x.sum((0, 1, 2)).to(q.dtype) for x in parts)
 
 
-def _backward_keys(layout, scale, grad_out, q, k, v, indices, stats):
+def _backward_keys(grad_out: Tensor, inputs: Inputs, stats: Tensor) -> list[Tensor]:
     """Gradients of k and v."""
     from .triton_kernels import add_chunks_kernel, backward_key_kernel
 
-    _, _, tiles = choose_tiles(layout.tokens, layout.head_dim, q.dtype)
-    topk = indices.shape[-1]
+    q, k, v, indices, *_ = inputs
+    _, _, tiles = _choose_tiles(inputs)
+    batch, num_regions, topk = indices.shape
     lists, starts = _invert(indices)
-    num_listed = layout.num_regions * topk
+    num_listed = num_regions * topk
     chunk = CHUNK_PER_TOPK * topk
     num_partial = 2 * ((num_listed - 1) // chunk)
     grads = [q.new_empty(q.shape) for _ in range(2)]
-    partials = stats.new_empty(2, layout.batch, num_partial, layout.tokens, q.shape[-1]).unbind()
-    shared = layout.kernel_arguments()
-    backward_key_kernel[layout.grid(num_listed // chunk + layout.num_regions, tiles.keys)](
+    shape = 2, batch, num_partial, _partition(inputs).tokens, q.shape[-1]
+    partials = stats.new_empty(shape).unbind()
+    shared = _map_arguments(inputs)
+    backward_key_kernel[_launch_grid(inputs, num_listed // chunk + num_regions, tiles.keys)](
         *map(_map, (q, k, v, grad_out, *grads, *partials)),
         lists,
         starts,
         stats,
         topk=topk,
         chunk_size=chunk,
-        scale=scale,
-        REGIONS=1 << (layout.num_regions - 1).bit_length(),
+        scale=inputs.scale,
+        REGIONS=1 << (num_regions - 1).bit_length(),
         **shared,
         **_tile_arguments(tiles),
     )
     if num_partial:
-        add_chunks_kernel[layout.grid(layout.num_regions, tiles.keys)](
+        add_chunks_kernel[_launch_grid(inputs, num_regions, tiles.keys)](
             *map(_map, (*grads, *partials)),
             starts,
             chunk_size=chunk,

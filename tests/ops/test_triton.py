@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from mmbiformer.ops import routed_attention, routing_indices, triton_backend
+from mmbiformer.ops.inputs import Inputs
 from mmbiformer.ops.triton_backend import backward, forward
 
 SCALE = 0.3
@@ -55,9 +56,9 @@ def make_inputs(batch, height, width, s, topk, heads, dim, padding, dtype=torch.
 def run_triton(tensors, indices, grad_out, s, heads):
     """Output and gradients of all tensors."""
     pads = tensors[3:] or [None, None]
-    arguments = *tensors[:3], indices, *pads
-    out, lse = forward(*arguments, s, heads, SCALE)
-    grads = backward(grad_out, *arguments, out, lse, s, heads, SCALE)
+    inputs = Inputs(*tensors[:3], indices, *pads, s, heads, SCALE)
+    out, lse = forward(inputs)
+    grads = backward(grad_out, inputs, out, lse)
     assert all(x.is_contiguous() for x in (out, *grads[:3]))
     return [out, *grads][: 1 + len(tensors)]
 

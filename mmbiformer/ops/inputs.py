@@ -1,0 +1,25 @@
+"""What every backend is given."""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Inputs(NamedTuple):
+    """Arguments of :func:`mmbiformer.ops.routed_attention`, checked, in the order of its operator.
+
+    Attributes:
+        q, k, v (Tensor): (B, H, W, C), of one dtype.
+        indices (Tensor): int64 region numbers, (B, S * S, K).
+        pad_key, pad_value (Tensor, optional): (C, ), of the same dtype; both or none.
+    """
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    indices: Tensor
+    pad_key: Tensor | None
+    pad_value: Tensor | None
+    partition_factor: int
+    num_heads: int
+    scale: float
