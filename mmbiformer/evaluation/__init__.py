@@ -1,0 +1,1 @@
+"""AP by object size, and segmentation by the size of segments."""

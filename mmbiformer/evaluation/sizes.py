@@ -1,0 +1,112 @@
+"""Ranges of object size: COCO's own three, and any others.
+
+The size of an object is its area: the mask's where the annotation has one, as COCO's ``area``. A
+range is stated by area, by side length (the side of the square of that area), or by either one
+relative to the image.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from math import inf, isnan, nextafter
+
+import numpy as np
+
+MEASURES = ('side', 'area', 'relative_side', 'relative_area')
+# By default each range is an octave: it ends at twice the side where it begins.
+_SIDES = {
+    'side': tuple(8.0 * 2**i for i in range(7)),
+    'relative_side': tuple(0.01 * 2**i for i in range(6)),
+}
+
+
+@dataclass(frozen=True)
+class SizeRange:
+    """Objects from ``low`` to below ``high``; to ``high`` itself where it is inclusive.
+
+    Attributes:
+        name (str): What tables and metrics call it.
+        low, high (float): As fractions of the image's area where relative, else in pixels of area.
+        relative (bool): Whether the size is taken relative to the image.
+        inclusive (bool): Whether ``high`` belongs to it, as in COCO's own ranges.
+    """
+
+    name: str
+    low: float
+    high: float
+    relative: bool = False
+    inclusive: bool = False
+
+    @property
+    def closed(self) -> tuple[float, float]:
+        """The same range of floats with both bounds in it, as COCO's evaluation takes it."""
+        return self.low, self.high if self.inclusive else nextafter(self.high, -inf)
+
+    def holds(self, sizes: np.ndarray) -> np.ndarray:
+        """Which sizes, in the range's own measure, lie in it."""
+        low, high = self.closed
+        return (sizes >= low) & (sizes <= high)
+
+
+# pycocotools, cocoeval.Params: an object of 32 x 32 pixels is small and medium.
+COCO_RANGES = (
+    SizeRange('all', 0, 1e5**2, inclusive=True),
+    SizeRange('small', 0, 32**2, inclusive=True),
+    SizeRange('medium', 32**2, 96**2, inclusive=True),
+    SizeRange('large', 96**2, 1e5**2, inclusive=True),
+)
+
+
+def size_ranges(
+    measure: str = 'side', ranges: Mapping[str, Sequence[float]] | None = None
+) -> tuple[SizeRange, ...]:
+    """Build half-open ranges.
+
+    Args:
+        measure (str): 'side' or 'area', in pixels, or 'relative_side' or 'relative_area', as a
+            fraction: of the side of the square as large as the image, or of the image.
+        ranges (Mapping, optional): name -> (low, high), high not included; ``inf`` for no end.
+            They may overlap. Defaults to octaves.
+
+    Raises:
+        ValueError: If the measure is unknown or a range is none.
+    """
+    if measure not in MEASURES:
+        raise ValueError(f"measure '{measure}' is unknown: choose from {', '.join(MEASURES)}")
+    relative = measure.startswith('relative')
+    if ranges is None:
+        ranges = _octaves(measure)
+    if not ranges:
+        raise ValueError('no size ranges given: name at least one, or leave them out for octaves')
+    taken = {x.name for x in COCO_RANGES}
+    built = []
+    for name, bounds in ranges.items():
+        if name in taken:
+            raise ValueError(f"size range '{name}' has the name of one of COCO's own: rename it")
+        try:
+            low, high = (float(x) for x in bounds)
+        except (TypeError, ValueError):
+            low = high = float('nan')
+        if isnan(low) or isnan(high) or not 0 <= low < high:
+            raise ValueError(
+                f"size range '{name}' is {bounds!r}: give (low, high) with 0 <= low < high"
+            )
+        if measure.endswith('side'):
+            low, high = low**2, high**2
+        built.append(SizeRange(name, low, high, relative))
+    return tuple(built)
+
+
+def _octaves(measure: str) -> dict[str, tuple[float, float]]:
+    """name -> bounds in the measure."""
+    by_side = measure.endswith('side')
+    sides = _SIDES['relative_side' if measure.startswith('relative') else 'side']
+    bounds = (0.0, *(x if by_side else x**2 for x in sides), inf)
+    return {_range_name(low, high, measure): (low, high) for low, high in pairwise(bounds)}
+
+
+def _range_name(low: float, high: float, measure: str) -> str:
+    unit = ''
+    if measure.startswith('relative'):
+        unit, low, high = '%', 100 * low, 100 * high
+    return f'{low:g}{unit}+' if high == inf else f'{low:g}-{high:g}{unit}'
