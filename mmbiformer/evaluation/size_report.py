@@ -1,0 +1,208 @@
+"""Everything that is known of detectors on one ground truth, by object size, as plain data.
+
+:func:`size_report` puts it together; what is written or drawn of it is made from this alone.
+A value that does not exist, such as AP where there is no object, is None.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isnan
+
+import numpy as np
+
+from .bootstrap import KINDS, draw_weights, interval, mean_ap, weighted_ap
+from .coco_eval import MAX_DETECTIONS, SizeEvaluation, evaluate
+from .coco_files import Detections, GroundTruth
+from .matches import match
+from .sizes import COCO_RANGES, SizeRange
+from .tide import SUMMARIES, TYPES, analyse_errors
+from .worst_images import best_threshold, worst_images
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Bootstrap:
+    """How many resamples of the images are drawn, and from which seed."""
+
+    num_resamples: int = 1000
+    seed: int = 0
+
+
+def size_report(
+    ground_truth: GroundTruth,
+    models: dict[str, Detections],
+    ranges: Sequence[SizeRange],
+    iou_type: str = 'bbox',
+    bootstrap: Bootstrap | None = None,
+    progress: bool = False,
+) -> dict:
+    """Judge one or several detectors by object size.
+
+    Args:
+        ground_truth (GroundTruth): Of all of them.
+        models (dict): name -> what it detected. Further ones are compared with the first.
+        ranges (Sequence[SizeRange]): Besides COCO's own.
+        iou_type (str): 'bbox' or 'segm'.
+        bootstrap (Bootstrap, optional): Where given, AP comes with intervals.
+        progress (bool): Show bars.
+
+    Returns:
+        dict: iou_type, ground_truth, ranges (COCO's first), bootstrap, models and differences.
+    """
+    weights = None
+    if bootstrap:
+        num_images = len(ground_truth.image_ids)
+        weights = draw_weights(num_images, bootstrap.num_resamples, bootstrap.seed)
+    parts, resampled = [], []
+    for name, detections in models.items():
+        evaluation = evaluate(ground_truth, detections, ranges, iou_type)
+        part, ap = _model(name, evaluation, weights, progress)
+        parts.append(part)
+        resampled.append(ap)
+    pairs = zip(parts[1:], resampled[1:], strict=True)
+    return dict(
+        iou_type=iou_type,
+        ground_truth=dict(
+            path=ground_truth.path,
+            num_images=len(ground_truth.image_ids),
+            num_objects=int((~ground_truth.crowd).sum()),
+            categories=ground_truth.category_names,
+            notices=ground_truth.notices,
+        ),
+        ranges=[
+            dict(
+                name=x.name,
+                low=x.low,
+                high=None if np.isinf(x.high) else x.high,
+                relative=x.relative,
+                is_coco=x in COCO_RANGES,
+            )
+            for x in (*COCO_RANGES, *ranges)
+        ],
+        bootstrap=bootstrap
+        and dict(
+            num_resamples=bootstrap.num_resamples, seed=bootstrap.seed, confidence=CONFIDENCE
+        ),
+        models=parts,
+        differences=[_difference(parts[0], resampled[0], part, ap) for part, ap in pairs],
+    )
+
+
+def _model(
+    name: str, evaluation: SizeEvaluation, weights: np.ndarray | None, progress: bool
+) -> tuple[dict, np.ndarray | None]:
+    """What the report says of one model; and its resampled AP, (3, A, W)."""
+    matches = match(evaluation) if weights is not None else match(evaluation, [0.5])
+    errors = analyse_errors(evaluation, matches)
+    threshold, f1 = best_threshold(evaluation, matches)
+    resampled, bounds, category_bounds = None, None, None
+    if weights is not None:
+        by_category = weighted_ap(evaluation, matches, weights, progress)
+        resampled = mean_ap(by_category)
+        bounds = interval(resampled, CONFIDENCE)
+        category_bounds = interval(by_category[0], CONFIDENCE)
+
+    ap, ar = evaluation.average_precision, evaluation.average_recall
+    sizes = []
+    for a, size in enumerate(evaluation.ranges):
+        row = dict(
+            name=size.name,
+            num_objects=int(evaluation.num_objects[:, a].sum()),
+            AP=_value(ap(a)),
+            AP50=_value(ap(a, 0.5)),
+            AP75=_value(ap(a, 0.75)),
+            AR=_value(ar(a)),
+            errors={x: dict(cost=_value(errors.cost[x][a])) for x in (*TYPES, *SUMMARIES)},
+        )
+        for kind in TYPES:
+            row['errors'][kind]['count'] = int(errors.counts[kind][a])
+        if bounds:
+            row['intervals'] = {
+                kind: [_value(bound[i, a]) for bound in bounds] for i, kind in enumerate(KINDS)
+            }
+        sizes.append(row)
+    categories = []
+    for k, category in enumerate(evaluation.ground_truth.category_names):
+        row = dict(
+            name=category,
+            sizes=[
+                dict(num_objects=int(evaluation.num_objects[k, a]), AP=_value(ap(a, category=k)))
+                for a in range(len(evaluation.ranges))
+            ],
+        )
+        if category_bounds:
+            for a, cell in enumerate(row['sizes']):
+                cell['interval'] = [_value(bound[a, k]) for bound in category_bounds]
+        categories.append(row)
+    worst = worst_images(evaluation, matches, errors, threshold)
+    for image in (image for of_range in worst for image in of_range):
+        record = evaluation.ground_truth.images[image.pop('image')]
+        image.update({key: record.get(key) for key in ('id', 'file_name', 'height', 'width')})
+    part = dict(
+        name=name,
+        path=evaluation.detections.path,
+        num_detections=len(evaluation.detections.scores),
+        notices=notices(evaluation),
+        coco={key: _value(x) for key, x in coco_summary(evaluation).items()},
+        best_threshold=threshold,
+        best_f1=f1,
+        sizes=sizes,
+        categories=categories,
+        worst_images=worst,
+    )
+    return part, resampled
+
+
+def coco_summary(evaluation: SizeEvaluation) -> dict[str, float]:
+    """The twelve numbers of COCO, at its own limits of 1, 10 and 100 detections; nan for none."""
+    ap, ar = evaluation.average_precision, evaluation.average_recall
+    values = {'AP': ap(), 'AP50': ap(iou=0.5), 'AP75': ap(iou=0.75)}
+    values.update({f'AP{x}': ap(i) for i, x in enumerate('sml', 1)})
+    values.update({f'AR@{x}': ar(max_detections=x) for x in MAX_DETECTIONS})
+    values.update({f'AR{x}@100': ar(i) for i, x in enumerate('sml', 1)})
+    return values
+
+
+def notices(evaluation: SizeEvaluation) -> list[str]:
+    """What of the detections does not count, and what is not there, in sentences."""
+    detections, num_categories = evaluation.detections, len(evaluation.ground_truth.category_ids)
+    _, counts = np.unique(
+        detections.image * num_categories + detections.category, return_counts=True
+    )
+    limit, total = MAX_DETECTIONS[-1], len(detections.scores)
+    beyond = int((counts - limit).clip(0).sum())
+    found = []
+    if beyond:
+        found.append(
+            f'{beyond:,} of {total:,} detections are beyond the best {limit} of an image and '
+            'category, and do not count'
+        )
+    num_images = len(evaluation.ground_truth.image_ids)
+    without = num_images - len(np.unique(detections.image))
+    if without:
+        found.append(f'{without:,} of {num_images:,} images have no detections')
+    return found
+
+
+def _difference(
+    first: dict, first_ap: np.ndarray | None, other: dict, other_ap: np.ndarray | None
+) -> dict:
+    """AP of a model minus that of the first, on the same resamples."""
+    sizes = []
+    for a, (row, own) in enumerate(zip(first['sizes'], other['sizes'], strict=True)):
+        cell = dict(name=row['name'])
+        for kind in KINDS:
+            known = row[kind] is not None
+            cell[kind] = own[kind] - row[kind] if known else None
+        if first_ap is not None:
+            low, high = interval(other_ap[:, a] - first_ap[:, a], CONFIDENCE)
+            cell['intervals'] = {
+                kind: [_value(low[i]), _value(high[i])] for i, kind in enumerate(KINDS)
+            }
+        sizes.append(cell)
+    return dict(model=other['name'], minus=first['name'], sizes=sizes)
+
+
+def _value(number: float) -> float | None:
+    return None if isnan(number) else float(number)
