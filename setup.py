@@ -6,9 +6,9 @@ from setuptools import find_packages, setup
 ROOT = Path(__file__).parent
 VERSION = re.search(r"__version__ = '(.+)'", (ROOT / 'mmbiformer/__init__.py').read_text())[1]
 
-# What AP by object size needs besides what mm brings; the matching's records are a private part of
-# faster-coco-eval, so its next minor version is to be tried first.
-EVALUATION = ['faster-coco-eval>=1.8,<1.9', 'jinja2>=3']
+# Its records of the matching, which the bootstrap needs, are private: try the next minor version
+# before letting it in.
+EVALUATION = 'faster-coco-eval>=1.8,<1.9'
 
 setup(
     name='mmbiformer',
@@ -29,7 +29,7 @@ setup(
             'onedl-mmcv>=2.3,<3',
             'onedl-mmdetection>=3.5,<4',
             'onedl-mmsegmentation>=1.4,<2',
-            *EVALUATION,
+            EVALUATION,
         ],
         'openmmlab': [
             'mmengine>=0.10.4,<1',
@@ -38,7 +38,7 @@ setup(
             'mmsegmentation>=1.1,<2',
             'ftfy',
             'regex',
-            *EVALUATION,
+            EVALUATION,
         ],
         'test': ['pytest', 'pytest-xdist', 'hypothesis', 'triton>=3.6', 'ruff'],
     },

@@ -4,9 +4,16 @@ mmengine imports ``<scope>.registry`` when it first meets a scope, and a registr
 ``locations`` when it is first asked: no ``custom_imports`` is needed.
 """
 
+from mmengine.registry import METRICS as MMENGINE_METRICS
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import Registry
 
 MODELS = Registry(
     'model', parent=MMENGINE_MODELS, scope='mmbiformer', locations=['mmbiformer.backbones']
+)
+METRICS = Registry(
+    'metric',
+    parent=MMENGINE_METRICS,
+    scope='mmbiformer',
+    locations=['mmbiformer.evaluation.metrics'],
 )

@@ -32,6 +32,12 @@ ALLOWED = {
         'mmbiformer.layers',
         'mmbiformer.ops',
     },
+    'evaluation': {
+        *('numpy', 'scipy', 'cv2', 'pycocotools', 'faster_coco_eval', 'tqdm', 'torch'),
+        *('prettytable', 'matplotlib', 'jinja2', 'mmengine', 'mmdet', 'mmseg', 'PIL'),
+        'mmbiformer.errors',
+        'mmbiformer.registry',
+    },
     'registry': {'mmengine'},
     'checkpoint': {'torch', 'mmengine', 'mmbiformer.errors'},
     'errors': set(),

@@ -23,13 +23,6 @@ KINDS = {'AP': slice(None), 'AP50': slice(0, 1), 'AP75': slice(5, 6)}
 BLOCK = 128  # resamples at a time, so that a category's sums stay in cache
 
 
-def draw_weights(num_images: int, num_resamples: int, seed: int) -> np.ndarray:
-    """How often each image is drawn in each resample: int32, (I, W)."""
-    rng = np.random.default_rng(seed)
-    chances = np.full(num_images, 1 / num_images)
-    return rng.multinomial(num_images, chances, num_resamples).T.astype(np.int32, order='C')
-
-
 def weighted_ap(
     evaluation: SizeEvaluation, matches: Matches, weights: np.ndarray, progress: bool = False
 ) -> np.ndarray:
@@ -62,17 +55,6 @@ def mean_ap(ap: np.ndarray) -> np.ndarray:
     count = has_objects.sum(axis=2)
     total = np.where(has_objects, ap, 0).sum(axis=2)
     return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
-
-
-def interval(values: np.ndarray, confidence: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
-    """Percentile interval over the last axis; resamples without a value are left out."""
-    tail = (1 - confidence) / 2
-    bounds = np.full((2, *values.shape[:-1]), np.nan)
-    for index in np.ndindex(values.shape[:-1]):
-        known = values[index][~np.isnan(values[index])]
-        if known.size:
-            bounds[(slice(None), *index)] = np.quantile(known, (tail, 1 - tail))
-    return bounds[0], bounds[1]
 
 
 def _splits(evaluation: SizeEvaluation, matches: Matches) -> Iterator[tuple[int, slice, slice]]:

@@ -10,15 +10,14 @@ from math import isnan
 
 import numpy as np
 
-from .bootstrap import KINDS, draw_weights, interval, mean_ap, weighted_ap
+from .bootstrap import KINDS, mean_ap, weighted_ap
 from .coco_eval import MAX_DETECTIONS, SizeEvaluation, evaluate
 from .coco_files import Detections, GroundTruth
 from .matches import match
+from .resampling import CONFIDENCE, draw_weights, interval
 from .sizes import COCO_RANGES, SizeRange
 from .tide import SUMMARIES, TYPES, analyse_errors
 from .worst_images import best_threshold, worst_images
-
-CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,8 @@ def size_report(
         models (dict): name -> what it detected. Further ones are compared with the first.
         ranges (Sequence[SizeRange]): Besides COCO's own.
         iou_type (str): 'bbox' or 'segm'.
-        bootstrap (Bootstrap, optional): Where given, AP comes with intervals.
+        bootstrap (Bootstrap, optional): Where given, AP comes with intervals; not where fewer than
+            two images have objects, as resamples of one image do not differ.
         progress (bool): Show bars.
 
     Returns:
@@ -100,8 +100,9 @@ def _model(
     if weights is not None:
         by_category = weighted_ap(evaluation, matches, weights, progress)
         resampled = mean_ap(by_category)
-        bounds = interval(resampled, CONFIDENCE)
-        category_bounds = interval(by_category[0], CONFIDENCE)
+        in_range, in_category = _num_images(evaluation)
+        bounds = _where(in_range > 1, interval(resampled))
+        category_bounds = _where(in_category > 1, interval(by_category[0]))
 
     ap, ar = evaluation.average_precision, evaluation.average_recall
     sizes = []
@@ -154,6 +155,23 @@ def _model(
     return part, resampled
 
 
+def _num_images(evaluation: SizeEvaluation) -> tuple[np.ndarray, np.ndarray]:
+    """How many images have objects in each range, (A, ), and of each category, (A, K)."""
+    ground_truth = evaluation.ground_truth
+    of_category = np.zeros((len(evaluation.ranges), len(ground_truth.category_ids)), np.int64)
+    of_range = np.zeros(len(evaluation.ranges), np.int64)
+    for a, held in enumerate(evaluation.object_in_range):
+        pairs = np.stack([ground_truth.category[held], ground_truth.image[held]])
+        of_range[a] = len(np.unique(pairs[1]))
+        categories = np.unique(pairs, axis=1)[0]
+        of_category[a] = np.bincount(categories, minlength=of_category.shape[1])
+    return of_range, of_category
+
+
+def _where(known: np.ndarray, bounds: Sequence[np.ndarray]) -> list[np.ndarray]:
+    return [np.where(known, bound, np.nan) for bound in bounds]
+
+
 def coco_summary(evaluation: SizeEvaluation) -> dict[str, float]:
     """The twelve numbers of COCO, at its own limits of 1, 10 and 100 detections; nan for none."""
     ap, ar = evaluation.average_precision, evaluation.average_recall
@@ -196,9 +214,11 @@ def _difference(
             known = row[kind] is not None
             cell[kind] = own[kind] - row[kind] if known else None
         if first_ap is not None:
-            low, high = interval(other_ap[:, a] - first_ap[:, a], CONFIDENCE)
+            low, high = interval(other_ap[:, a] - first_ap[:, a])
+            is_known = None not in row['intervals']['AP']
             cell['intervals'] = {
-                kind: [_value(low[i]), _value(high[i])] for i, kind in enumerate(KINDS)
+                kind: [_value(low[i]), _value(high[i])] if is_known else [None, None]
+                for i, kind in enumerate(KINDS)
             }
         sizes.append(cell)
     return dict(model=other['name'], minus=first['name'], sizes=sizes)

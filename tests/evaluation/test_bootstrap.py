@@ -6,15 +6,14 @@ from coco_samples import random_coco, with_masks
 
 from mmbiformer.evaluation.bootstrap import (
     KINDS,
-    draw_weights,
     interpolated_ap,
-    interval,
     mean_ap,
     weighted_ap,
 )
 from mmbiformer.evaluation.coco_eval import evaluate
 from mmbiformer.evaluation.coco_files import detections_of, ground_truth_of
 from mmbiformer.evaluation.matches import match
+from mmbiformer.evaluation.resampling import draw_weights, interval
 from mmbiformer.evaluation.sizes import size_ranges
 
 IOUS = dict(zip(KINDS, (None, 0.5, 0.75), strict=True))

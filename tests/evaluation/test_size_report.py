@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from coco_samples import random_coco, with_masks
 
-from mmbiformer.evaluation.bootstrap import draw_weights, interval, mean_ap, weighted_ap
+from mmbiformer.evaluation.bootstrap import mean_ap, weighted_ap
 from mmbiformer.evaluation.coco_eval import evaluate
 from mmbiformer.evaluation.coco_files import detections_of, ground_truth_of
 from mmbiformer.evaluation.matches import match
+from mmbiformer.evaluation.resampling import draw_weights, interval
 from mmbiformer.evaluation.size_report import Bootstrap, size_report
 from mmbiformer.evaluation.sizes import COCO_RANGES, size_ranges
 from mmbiformer.evaluation.tide import TYPES, analyse_errors
@@ -33,6 +34,11 @@ def sample():
 @pytest.fixture(scope='module')
 def report(sample):
     return size_report(*sample, RANGES, bootstrap=Bootstrap(300, 7))
+
+
+def images_of(ground_truth, evaluation, category, size):
+    held = evaluation.object_in_range[size] & (ground_truth.category == category)
+    return len(set(ground_truth.image[held]))
 
 
 def test_it_is_plain_data(report):
@@ -77,7 +83,9 @@ def test_sizes(sample, report):
                 assert (cell['AP'] is None) == (cell['num_objects'] == 0)
                 if cell['AP'] is not None:
                     assert cell['AP'] == evaluation.average_precision(a, category=k)
-                    assert cell['interval'][0] <= cell['interval'][1]
+                    low_k, high_k = cell['interval']
+                    assert (low_k is None) == (images_of(ground_truth, evaluation, k, a) < 2)
+                    assert low_k is None or low_k <= high_k
         assert model['coco']['APs'] == evaluation.average_precision(1)
         assert model['coco']['AR@10'] == evaluation.average_recall(max_detections=10)
 
@@ -111,6 +119,26 @@ def test_a_model_does_not_differ_from_itself(sample):
     for cell in report['differences'][0]['sizes']:
         assert cell['AP'] in (0, None)
         assert cell['intervals']['AP'] in ([0, 0], [None, None])
+
+
+def test_no_interval_from_one_image():
+    box = dict(category_id=1, bbox=[0, 0, 9, 9])
+    content = dict(
+        images=[dict(id=i, height=99, width=99) for i in range(5)],
+        categories=[dict(id=1, name='x')],
+        annotations=[
+            dict(id=1, image_id=0, area=81, **box),
+            dict(id=2, image_id=1, area=81, **box),
+            dict(id=3, image_id=1, area=900, category_id=1, bbox=[20, 20, 30, 30]),
+        ],
+    )
+    ground_truth = ground_truth_of(content, 'gt')
+    found = detections_of([dict(image_id=0, score=0.5, **box)], 'dt', ground_truth)
+    report = size_report(ground_truth, dict(a=found, b=found), RANGES, bootstrap=Bootstrap(50, 0))
+    for row in (report['models'][0]['sizes'], report['differences'][0]['sizes']):
+        by_name = {x['name']: x['intervals']['AP'] for x in row}
+        assert None not in by_name['8-16']
+        assert by_name['16-32'] == [None, None]
 
 
 def test_without_bootstrap(sample):
