@@ -88,7 +88,9 @@ def sample(tmp_path: Path) -> dict:
 def test_the_configs_on_disk_are_the_expected_ones():
     quickstart = [name for name in CONFIGS if 'quickstart' in name]
     assert len(quickstart) == 2, quickstart
-    assert sorted(CONFIGS) == sorted(NAMES + quickstart)
+    benchmark = [name for name, path in CONFIGS.items() if path.parent.name == 'size_benchmark']
+    assert len(benchmark) == 3, benchmark
+    assert sorted(CONFIGS) == sorted(NAMES + quickstart + benchmark)
 
 
 @pytest.mark.parametrize('name', CONFIGS)

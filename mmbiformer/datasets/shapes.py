@@ -41,6 +41,8 @@ MIN_IMAGE_SIZE = 160
 # objects are drawn.
 SIZE_BINS = ((8, 11, 31), (32, 36, 92), (96, 102, 130))
 MIN_VISIBLE_FRACTION = 0.7
+# With octaves: how many objects an image gets, and their sides, square roots of areas in pixels.
+NUM_OBJECTS, SIDES = (8, 20), (4, 128)
 
 # Spread of the hues of a class, in turns; the classes are a sixth of a turn apart.
 HUE_DEVIATION = 0.025
@@ -52,6 +54,7 @@ def make_shapes(
     num_val: int = 100,
     image_size: int = 160,
     seed: int = 0,
+    octaves: bool = False,
 ) -> Path:
     """Write the data set, unless it is there already.
 
@@ -65,8 +68,10 @@ def make_shapes(
         num_train (int): Number of training images.
         num_val (int): Number of validation images.
         image_size (int): Height and width of the images in pixels, at least 160.
-        seed (int): Seed, not negative. Image ``i`` of a split depends on the seed, ``i`` and
-            ``image_size`` alone, so other counts keep the images.
+        seed (int): Seed, not negative. Image ``i`` of a split depends on the seed, ``i``,
+            ``image_size`` and ``octaves`` alone, so other counts keep the images.
+        octaves (bool): Draw up to 20 objects per image, as many in each octave of size, instead
+            of up to seven in the size bins of COCO.
 
     Returns:
         Path: The folder.
@@ -82,6 +87,8 @@ def make_shapes(
     for name, minimum in dict(num_train=1, num_val=1, image_size=MIN_IMAGE_SIZE, seed=0).items():
         if parameters[name] < minimum:
             raise ValueError(f'{name}={parameters[name]} is too small: use at least {minimum}')
+    if octaves:  # named only where set: older folders stay what their manifests say
+        parameters['octaves'] = True
     if root.exists() and not (root.is_dir() and not any(root.iterdir())):
         if _read_manifest(root) == parameters:
             return root
@@ -94,7 +101,7 @@ def make_shapes(
     with tempfile.TemporaryDirectory(dir=root.parent, prefix=f'.{root.name}-') as scratch:
         unfinished = Path(scratch) / root.name
         for split, num_images in zip(SPLITS, (num_train, num_val), strict=True):
-            _write_split(unfinished, split, num_images, image_size, seed)
+            _write_split(unfinished, split, num_images, image_size, seed, octaves)
         _write_json(unfinished / MANIFEST, parameters)
         os.replace(unfinished, root)
     return root
@@ -115,7 +122,7 @@ def image_stream(seed: int, split: str, index: int) -> np.random.Generator:
 
 
 def sample_layout(
-    rng: np.random.Generator, image_size: int
+    rng: np.random.Generator, image_size: int, octaves: bool = False
 ) -> tuple[list[np.ndarray], list[int], list[np.ndarray]]:
     """Place the distractors and the objects of one image.
 
@@ -125,6 +132,7 @@ def sample_layout(
     Args:
         rng (np.random.Generator): Random stream.
         image_size (int): Height and width of the image in pixels.
+        octaves (bool): As for :func:`make_shapes`.
 
     Returns:
         tuple: The masks of the distractors (list of bool arrays (H, W)), the classes of the
@@ -132,10 +140,14 @@ def sample_layout(
         bool arrays (H, W)).
     """
     distractors = [_sample_distractor(rng, image_size) for _ in range(rng.integers(0, 3))]
-    num_small, num_medium, has_large = rng.integers(1, 4), rng.integers(0, 4), rng.random() < 0.75
+    if octaves:
+        sides = np.exp(rng.uniform(*np.log(SIDES), rng.integers(*NUM_OBJECTS, endpoint=True)))
+        rows = [(0, side, side) for side in sorted(sides, reverse=True)]
+    else:
+        small, medium, large = rng.integers(1, 4), rng.integers(0, 4), rng.random() < 0.75
+        rows = [SIZE_BINS[i] for i in [2] * large + [1] * medium + [0] * small]
     labels, masks, floors = [], [], []
-    for size_bin in [2] * has_large + [1] * num_medium + [0] * num_small:
-        bin_floor, smallest, largest = SIZE_BINS[size_bin]
+    for bin_floor, smallest, largest in rows:
         for _ in range(20):
             label = int(rng.integers(len(CLASSES)))
             area = rng.uniform(smallest, largest) ** 2
@@ -210,14 +222,16 @@ def label_map(
     return labelled
 
 
-def _write_split(root: Path, split: str, num_images: int, image_size: int, seed: int) -> None:
+def _write_split(
+    root: Path, split: str, num_images: int, image_size: int, seed: int, octaves: bool
+) -> None:
     image_dir, annotation_dir = root / 'images' / split, root / 'annotations' / split
     image_dir.mkdir(parents=True)
     annotation_dir.mkdir(parents=True)
     images, annotations = [], []
     for index in tqdm(range(num_images), desc=f'shapes, {split}', unit='image', mininterval=0.5):
         rng = image_stream(seed, split, index)
-        distractors, labels, masks = sample_layout(rng, image_size)
+        distractors, labels, masks = sample_layout(rng, image_size, octaves)
         stem = f'{index:06d}'
         cv2.imwrite(
             str(image_dir / f'{stem}.jpg'), paint(rng, image_size, distractors, labels, masks)
