@@ -7,7 +7,8 @@ from pathlib import Path
 from mmbiformer.errors import UserError
 
 from .coco_files import read_detections, read_ground_truth
-from .size_report import Bootstrap, size_report
+from .resampling import Bootstrap
+from .size_report import size_report
 from .sizes import SizeRange, size_ranges
 
 

@@ -3,9 +3,19 @@
 Letters: I images, W resamples.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 
 CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Bootstrap:
+    """How many resamples of the images are drawn, and from which seed."""
+
+    num_resamples: int = 1000
+    seed: int = 0
 
 
 def draw_weights(num_images: int, num_resamples: int, seed: int) -> np.ndarray:

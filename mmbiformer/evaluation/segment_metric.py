@@ -11,15 +11,14 @@ from mmseg.evaluation import IoUMetric
 from mmbiformer.errors import UserError
 from mmbiformer.registry import METRICS
 
+from .segment_report import format_summary, summarise
 from .segment_sizes import (
     BY_SIZE,
     SegmentCounts,
     count_segments,
     find_segments,
-    format_summary,
     scores,
     segment_ranges,
-    summarise,
 )
 
 

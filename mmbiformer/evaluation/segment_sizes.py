@@ -11,11 +11,10 @@ W resamples.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from math import inf, isfinite
+from math import inf
 
 import cv2
 import numpy as np
-from prettytable import PrettyTable
 
 from .resampling import draw_weights, interval
 from .sizes import SizeRange, size_ranges
@@ -23,10 +22,6 @@ from .sizes import SizeRange, size_ranges
 ALL_SIZES = SizeRange('all', 0.0, inf)
 BY_SIZE = ('pixel_recall', 'class_recall', 'segments_found')
 BLOCK = 128  # resamples at a time, so that memory does not grow with their number
-LEGEND = (
-    'segments are 8-connected; pixel recall: share of all their pixels that are right; class '
-    'recall: mean of that share over classes; segments found: at least half of the pixels right'
-)
 
 
 @dataclass
@@ -214,16 +209,16 @@ def scores(counts: SegmentCounts) -> dict[str, np.ndarray]:
         - segments_found: share of its segments of which at least half of the pixels are right
     """
     intersection = counts.correct[..., 0]
-    iou = _share(intersection, counts.pixels[..., 0] + counts.predicted - intersection)
-    recall = _share(counts.correct, counts.pixels)
+    iou = share(intersection, counts.pixels[..., 0] + counts.predicted - intersection)
+    recall = share(counts.correct, counts.pixels)
     return dict(
         IoU=iou,
         mIoU=_mean_of_known(iou, axis=-1),
         recall=recall,
-        found=_share(counts.found, counts.segments),
-        pixel_recall=_share(counts.correct.sum(-2), counts.pixels.sum(-2)),
+        found=share(counts.found, counts.segments),
+        pixel_recall=share(counts.correct.sum(-2), counts.pixels.sum(-2)),
         class_recall=_mean_of_known(recall, axis=-2),
-        segments_found=_share(counts.found.sum(-2), counts.segments.sum(-2)),
+        segments_found=share(counts.found.sum(-2), counts.segments.sum(-2)),
     )
 
 
@@ -259,7 +254,7 @@ def score_intervals(
         theirs = scores(reference.weighted(block)) if reference is not None else None
         for name, parts in samples.items():
             parts.append(ours[name] - theirs[name] if theirs else ours[name])
-    images = _images_by_size(counts)
+    images = images_by_size(counts)
     intervals = {}
     for name, parts in samples.items():
         bounds = np.stack(interval(np.moveaxis(np.concatenate(parts), 0, -1)), axis=-1)
@@ -268,130 +263,16 @@ def score_intervals(
     return intervals
 
 
-def summarise(
-    counts: SegmentCounts,
-    ranges: Sequence[SizeRange],
-    class_names: Sequence[str],
-    intervals: dict[str, np.ndarray] | None = None,
-    notices: Sequence[str] = (),
-) -> dict:
-    """Everything that a table or report shows, in types of JSON.
-
-    Args:
-        counts (SegmentCounts): Stacked, (I, ...).
-        ranges (Sequence[SizeRange]): The A ranges that they were counted in.
-        class_names (Sequence[str]): K names.
-        intervals (dict, optional): What :func:`score_intervals` returned.
-        notices (Sequence[str]): Further ones, put before those that the counts give.
-
-    Returns:
-        dict: ``totals``; ``sizes``, a row for each range, the first for all sizes; ``classes``, a
-        row for each class, whose ``sizes`` are in the same order; ``notices``, what was left out.
-        Scores are fractions, None where there is nothing to take a share of. ``intervals`` of
-        totals and sizes map a score to [low, high], and are empty where none were given. A row of
-        ``sizes`` begins with the attributes of its :class:`SizeRange`; a ``high`` of None is no
-        end.
-    """
-    total, images = counts.total(), _images_by_size(counts)
-    values = scores(total)
-    intervals = intervals or {}
-    sizes = [
-        dict(
-            **vars(x),
-            images=images[a],
-            classes=np.count_nonzero(total.segments[:, a]),
-            segments=total.segments[:, a].sum(),
-            pixels=total.pixels[:, a].sum(),
-            **{name: values[name][a] for name in BY_SIZE},
-            intervals={name: x[a] for name, x in intervals.items() if name in BY_SIZE},
-        )
-        for a, x in enumerate(ranges)
-    ]
-    totals = dict(
-        images=len(counts.ignored),
-        ignored_pixels=total.ignored,
-        unpredicted_pixels=total.unpredicted,
-        outside_segments=total.outside,
-        mIoU=values['mIoU'],
-        mAcc=values['class_recall'][0],
-        aAcc=values['pixel_recall'][0],
-        intervals={name: x for name, x in intervals.items() if name not in BY_SIZE},
-    )
-    by_class = dict(
-        segments=total.segments,
-        pixels=total.pixels,
-        pixel_recall=values['recall'],
-        segments_found=values['found'],
-    )
-    classes = [
-        dict(
-            name=name,
-            IoU=values['IoU'][k],
-            Acc=values['recall'][k, 0],
-            predicted_pixels=total.predicted[k],
-            sizes=[{key: x[k, a] for key, x in by_class.items()} for a in range(len(ranges))],
-        )
-        for k, name in enumerate(class_names)
-    ]
-    parts = dict(totals=totals, sizes=sizes, classes=classes, notices=[*notices, *_notices(total)])
-    return _plain(parts)
-
-
-def format_summary(summary: dict) -> str:
-    """The table of sizes of :func:`summarise`, in percent, and its notices."""
-    columns = ('segments', 'images', 'pixels')
-    table = PrettyTable(['size', *columns, *(name.replace('_', ' ') for name in BY_SIZE)])
-    table.align = 'r'
-    table.align['size'] = 'l'
-    for row in summary['sizes']:
-        cells = [_percent(row[name], row['intervals'].get(name, ())) for name in BY_SIZE]
-        table.add_row([row['name'], *(f'{row[name]:,}' for name in columns), *cells])
-    totals = summary['totals']
-    overall = f'mIoU {_percent(totals["mIoU"], totals["intervals"].get("mIoU", ()))}'
-    return '\n'.join([table.get_string(), LEGEND, overall, *summary['notices']])
-
-
-def _percent(value: float | None, bounds: Sequence[float | None] = ()) -> str:
-    if value is None:
-        return 'n/a'
-    shown = 'n/a' if None in bounds else ', '.join(f'{100 * x:.2f}' for x in bounds)
-    return f'{100 * value:.2f}' + (f' [{shown}]' if shown else '')
-
-
-def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+def share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     with np.errstate(invalid='ignore'):
         return np.asarray(np.true_divide(part, whole))
 
 
 def _mean_of_known(values: np.ndarray, axis: int) -> np.ndarray:
     known = ~np.isnan(values)
-    return _share(np.where(known, values, 0).sum(axis), known.sum(axis))
+    return share(np.where(known, values, 0).sum(axis), known.sum(axis))
 
 
-def _images_by_size(counts: SegmentCounts) -> np.ndarray:
+def images_by_size(counts: SegmentCounts) -> np.ndarray:
     """How many images have segments in each range, (A, )."""
     return counts.segments.any(axis=1).sum(axis=0)
-
-
-def _notices(total: SegmentCounts) -> list[str]:
-    labelled = total.pixels[:, 0]
-    ignored = f'{_share(total.ignored, total.ignored + labelled.sum()):.1%}'
-    false = np.count_nonzero((labelled == 0) & (total.predicted > 0))
-    facts = [
-        (total.ignored, f'pixels ({ignored}) are ignored by the ground truth, and count nowhere'),
-        (total.unpredicted, 'pixels are predicted as no class, and are wrong'),
-        (total.outside, 'segments are in no size range'),
-        (false, 'predicted classes are not in the ground truth; their IoU of 0 enters mIoU'),
-    ]
-    return [f'{count:,} {fact}' for count, fact in facts if count]
-
-
-def _plain(value: object) -> object:
-    """The same in types of JSON, which knows neither nan nor infinity."""
-    if isinstance(value, dict):
-        return {key: _plain(x) for key, x in value.items()}
-    if isinstance(value, np.ndarray | np.generic):
-        value = value.tolist()
-    if isinstance(value, list):
-        return [_plain(x) for x in value]
-    return None if isinstance(value, float) and not isfinite(value) else value

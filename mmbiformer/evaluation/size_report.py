@@ -5,7 +5,6 @@ A value that does not exist, such as AP where there is no object, is None.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import isnan
 
 import numpy as np
@@ -14,18 +13,10 @@ from .bootstrap import KINDS, mean_ap, weighted_ap
 from .coco_eval import MAX_DETECTIONS, SizeEvaluation, evaluate
 from .coco_files import Detections, GroundTruth
 from .matches import match
-from .resampling import CONFIDENCE, draw_weights, interval
+from .resampling import CONFIDENCE, Bootstrap, draw_weights, interval
 from .sizes import COCO_RANGES, SizeRange
 from .tide import SUMMARIES, TYPES, analyse_errors
 from .worst_images import best_threshold, worst_images
-
-
-@dataclass(frozen=True)
-class Bootstrap:
-    """How many resamples of the images are drawn, and from which seed."""
-
-    num_resamples: int = 1000
-    seed: int = 0
 
 
 def size_report(

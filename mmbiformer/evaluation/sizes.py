@@ -7,6 +7,7 @@ relative to the image.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import pairwise
 from math import inf, isnan, nextafter
 
@@ -92,9 +93,14 @@ def size_ranges(
                 f"size range '{name}' is {bounds!r}: give (low, high) with 0 <= low < high"
             )
         if measure.endswith('side'):
-            low, high = low**2, high**2
+            low, high = _square(low), _square(high)
         built.append(SizeRange(name, low, high, relative))
     return tuple(built)
+
+
+def _square(side: float) -> float:
+    """The square of a bound as it is written: of 0.4 it is 0.16, which 0.4**2 is not quite."""
+    return inf if side == inf else float(Fraction(repr(side)) ** 2)
 
 
 def _octaves(measure: str) -> dict[str, tuple[float, float]]:

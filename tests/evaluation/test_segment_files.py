@@ -12,12 +12,12 @@ from toolbox import ROOT
 
 from mmbiformer.errors import UserError
 from mmbiformer.evaluation.segment_files import count_folders
+from mmbiformer.evaluation.segment_report import summarise
 from mmbiformer.evaluation.segment_sizes import (
     count_segments,
     find_segments,
     scores,
     segment_ranges,
-    summarise,
 )
 
 SAMPLES = Path(os.environ.get('MMBIFORMER_SAMPLES', ROOT.parent / 'shared/data'))

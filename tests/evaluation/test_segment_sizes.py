@@ -11,16 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mmseg.evaluation import IoUMetric
 
+from mmbiformer.evaluation.segment_report import format_summary, summarise
 from mmbiformer.evaluation.segment_sizes import (
     BY_SIZE,
     SegmentCounts,
     count_segments,
     find_segments,
-    format_summary,
     score_intervals,
     scores,
     segment_ranges,
-    summarise,
 )
 
 SCORES = ('mIoU', *BY_SIZE)

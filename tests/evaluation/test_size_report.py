@@ -10,8 +10,8 @@ from mmbiformer.evaluation.bootstrap import mean_ap, weighted_ap
 from mmbiformer.evaluation.coco_eval import evaluate
 from mmbiformer.evaluation.coco_files import detections_of, ground_truth_of
 from mmbiformer.evaluation.matches import match
-from mmbiformer.evaluation.resampling import draw_weights, interval
-from mmbiformer.evaluation.size_report import Bootstrap, size_report
+from mmbiformer.evaluation.resampling import Bootstrap, draw_weights, interval
+from mmbiformer.evaluation.size_report import size_report
 from mmbiformer.evaluation.sizes import COCO_RANGES, size_ranges
 from mmbiformer.evaluation.tide import TYPES, analyse_errors
 

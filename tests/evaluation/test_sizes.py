@@ -44,6 +44,13 @@ def test_half_open_but_for_coco():
     assert [bool(x.holds(at_bound)[0]) for x in COCO_RANGES] == [True, True, True, False]
 
 
+def test_relative_bounds_are_those_that_are_written():
+    """A square of 40 pixels is 0.4 of the side of an image of 100, though 0.4**2 > 0.16."""
+    for side in range(1, 100):
+        (x,) = size_ranges('relative_side', dict(x=(side / 100, 1)))
+        assert x.holds(np.array([side**2 / 100**2]))[0], side
+
+
 def test_closed_bounds_hold_the_same_sizes():
     for x in (*size_ranges()[:-1], *COCO_RANGES):
         low, high = x.closed
