@@ -1,6 +1,7 @@
-"""From files to the report: anyone's detections on any COCO-format ground truth."""
+"""From files to the report: detections or label maps of anyone, and the options of its tools."""
 
 import re
+from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,8 +9,11 @@ from mmbiformer.errors import UserError
 
 from .coco_files import read_detections, read_ground_truth
 from .resampling import Bootstrap
+from .segment_files import count_folders
+from .segment_report import segment_report
+from .segment_sizes import ALL_SIZES
 from .size_report import size_report
-from .sizes import SizeRange, size_ranges
+from .sizes import MEASURES, SizeRange, size_ranges
 
 
 def judge_files(
@@ -51,7 +55,7 @@ def judge_files(
 
 
 def name_results(paths: Sequence[str | Path]) -> dict[str, Path]:
-    """A name for each result file: its stem, behind its folder where stems are alike."""
+    """A name for each file or folder: its stem, behind its folder where stems are alike."""
     paths = [Path(x) for x in paths]
     stems = [re.sub(r'(\.bbox|\.segm)?\.json$', '', x.name) for x in paths]  # mmdet's endings
     names = [
@@ -59,7 +63,7 @@ def name_results(paths: Sequence[str | Path]) -> dict[str, Path]:
         for stem, path in zip(stems, paths, strict=True)
     ]
     if len(set(names)) < len(names):
-        raise UserError(f'--results has a file twice: {" ".join(map(str, paths))}')
+        raise UserError(f'given twice: {" ".join(map(str, paths))}')
     return dict(zip(names, paths, strict=True))
 
 
@@ -85,3 +89,59 @@ def parse_ranges(measure: str, texts: Sequence[str] | None) -> tuple[SizeRange, 
         return size_ranges(measure, ranges)
     except ValueError as error:
         raise UserError(str(error)) from error
+
+
+def judge_folders(
+    gt_dir: str | Path,
+    pred_dirs: dict[str, str | Path],
+    class_names: Sequence[str],
+    ranges: Sequence[SizeRange],
+    *,
+    reduce_zero_label: bool = False,
+    bootstrap: Bootstrap | None = None,
+) -> dict:
+    """Judge folders of label maps by the size of segments; see :func:`segment_report`.
+
+    Args:
+        gt_dir (str | Path): Folder of ground-truth label maps.
+        pred_dirs (dict): name -> folder of predicted ones; further ones are compared with the
+            first.
+        class_names (Sequence[str]): K names.
+        ranges (Sequence[SizeRange]): Besides all sizes.
+        reduce_zero_label (bool): In all files 0 is no class, and classes begin with 1.
+        bootstrap (Bootstrap, optional): Where given, scores come with intervals.
+
+    Raises:
+        UserError: If a folder or a map in it does not fit; names them.
+    """
+    ranges = (ALL_SIZES, *ranges)
+    found = count_folders(
+        gt_dir, list(pred_dirs.values()), len(class_names), ranges, reduce_zero_label
+    )
+    folders = dict(zip(pred_dirs, found, strict=True))
+    return segment_report(folders, ranges, class_names, bootstrap)
+
+
+def add_size_options(parser: ArgumentParser, out_dir: str) -> None:
+    """Options of every tool that reports by size."""
+    parser.add_argument(
+        '--measure', choices=MEASURES, default='side', help='what sizes are in (side, in pixels)'
+    )
+    parser.add_argument(
+        '--ranges', nargs='+', help='NAME=LOW-HIGH in that measure, HIGH not included; or octaves'
+    )
+    parser.add_argument('--bootstrap', type=int, default=1000, help='resamples; 0 for none (1000)')
+    parser.add_argument('--seed', type=int, default=0, help='of the resamples (0)')
+    parser.add_argument('--out-dir', default=out_dir, help=f'where the report goes ({out_dir})')
+
+
+def read_size_options(args: Namespace) -> tuple[tuple[SizeRange, ...], Bootstrap | None]:
+    """What the options of :func:`add_size_options` ask for.
+
+    Raises:
+        UserError: If a range or a number is none.
+    """
+    if args.bootstrap < 0 or args.seed < 0:
+        raise UserError(f'--bootstrap {args.bootstrap} --seed {args.seed}: give numbers from 0 on')
+    bootstrap = Bootstrap(args.bootstrap, args.seed) if args.bootstrap else None
+    return parse_ranges(args.measure, args.ranges), bootstrap

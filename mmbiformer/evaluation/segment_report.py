@@ -151,7 +151,7 @@ def summarise(
     return _plain(parts)
 
 
-def format_segment_report(report: dict) -> str:
+def segment_report_text(report: dict) -> str:
     """The tables of all models, and of their differences, in percent."""
     parts = [f'{x["name"]}: {x["path"]}\n{format_summary(x)}' for x in report['models']]
     for difference in report['differences']:

@@ -228,7 +228,7 @@ def score_intervals(
     seed: int,
     reference: SegmentCounts | None = None,
 ) -> dict[str, np.ndarray]:
-    """95 % percentile intervals of the bootstrap over images.
+    """95 % intervals of the bootstrap over images; see :func:`interval`.
 
     Args:
         counts (SegmentCounts): Stacked, (I, ...).
@@ -246,9 +246,11 @@ def score_intervals(
     """
     if reference is not None and not np.array_equal(counts.pixels, reference.pixels):
         raise ValueError('the counts to compare are of another ground truth or of other ranges')
-    weights = draw_weights(len(counts.ignored), num_resamples, seed)
+    drawn = draw_weights(len(counts.ignored), num_resamples, seed)
+    # All images once come first: what the intervals are of.
+    weights = np.concatenate([np.ones_like(drawn[:, :1]), drawn], axis=1)
     samples = {name: [] for name in ('mIoU', *BY_SIZE)}
-    for start in range(0, num_resamples, BLOCK):
+    for start in range(0, weights.shape[1], BLOCK):
         block = weights[:, start : start + BLOCK]
         ours = scores(counts.weighted(block))
         theirs = scores(reference.weighted(block)) if reference is not None else None
@@ -257,9 +259,10 @@ def score_intervals(
     images = images_by_size(counts)
     intervals = {}
     for name, parts in samples.items():
-        bounds = np.stack(interval(np.moveaxis(np.concatenate(parts), 0, -1)), axis=-1)
+        values = np.moveaxis(np.concatenate(parts), 0, -1)
+        ends = interval(values[..., 1:], values[..., 0], 0 if reference is None else -1)
         support = images if name in BY_SIZE else images[0]
-        intervals[name] = np.where(support[..., None] > 1, bounds, np.nan)
+        intervals[name] = np.where(support[..., None] > 1, np.stack(ends, axis=-1), np.nan)
     return intervals
 
 

@@ -44,7 +44,9 @@ def size_report(
     weights = None
     if bootstrap:
         num_images = len(ground_truth.image_ids)
-        weights = draw_weights(num_images, bootstrap.num_resamples, bootstrap.seed)
+        drawn = draw_weights(num_images, bootstrap.num_resamples, bootstrap.seed)
+        # All images once come first: what the intervals are of.
+        weights = np.concatenate([np.ones_like(drawn[:, :1]), drawn], axis=1)
     parts, resampled = [], []
     for name, detections in models.items():
         evaluation = evaluate(ground_truth, detections, ranges, iou_type)
@@ -83,7 +85,7 @@ def size_report(
 def _model(
     name: str, evaluation: SizeEvaluation, weights: np.ndarray | None, progress: bool
 ) -> tuple[dict, np.ndarray | None]:
-    """What the report says of one model; and its resampled AP, (3, A, W)."""
+    """What is said of one model; and its AP, of all images and resampled, (3, A, 1 + W)."""
     matches = match(evaluation) if weights is not None else match(evaluation, [0.5])
     errors = analyse_errors(evaluation, matches)
     threshold, f1 = best_threshold(evaluation, matches)
@@ -92,8 +94,8 @@ def _model(
         by_category = weighted_ap(evaluation, matches, weights, progress)
         resampled = mean_ap(by_category)
         in_range, in_category = _num_images(evaluation)
-        bounds = _where(in_range > 1, interval(resampled))
-        category_bounds = _where(in_category > 1, interval(by_category[0]))
+        bounds = _where(in_range > 1, _interval(resampled))
+        category_bounds = _where(in_category > 1, _interval(by_category[0]))
 
     ap, ar = evaluation.average_precision, evaluation.average_recall
     sizes = []
@@ -159,6 +161,10 @@ def _num_images(evaluation: SizeEvaluation) -> tuple[np.ndarray, np.ndarray]:
     return of_range, of_category
 
 
+def _interval(values: np.ndarray, least: float = 0) -> tuple[np.ndarray, np.ndarray]:
+    return interval(values[..., 1:], values[..., 0], least)
+
+
 def _where(known: np.ndarray, bounds: Sequence[np.ndarray]) -> list[np.ndarray]:
     return [np.where(known, bound, np.nan) for bound in bounds]
 
@@ -205,7 +211,7 @@ def _difference(
             known = row[kind] is not None
             cell[kind] = own[kind] - row[kind] if known else None
         if first_ap is not None:
-            low, high = interval(other_ap[:, a] - first_ap[:, a])
+            low, high = _interval(other_ap[:, a] - first_ap[:, a], -1)
             is_known = None not in row['intervals']['AP']
             cell['intervals'] = {
                 kind: [_value(low[i]), _value(high[i])] if is_known else [None, None]

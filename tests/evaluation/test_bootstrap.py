@@ -124,12 +124,20 @@ def test_weights_are_those_of_the_seed():
 
 
 def test_interval():
-    values = np.arange(1001.0)
-    low, high = interval(np.stack([values, np.full(1001, np.nan), np.full(1001, 7.0)]))
-    np.testing.assert_allclose(low, [25, np.nan, 7])
-    np.testing.assert_allclose(high, [975, np.nan, 7])
-    values[:1] = np.nan
-    assert interval(values)[0] > 25
+    values = np.arange(1001.0) / 1000
+    rows = np.stack([values, np.full(1001, np.nan), np.full(1001, 0.7)])
+    low, high = interval(rows, np.array([0.5, 0.5, 0.7]))
+    np.testing.assert_allclose(low, [0.025, np.nan, 0.7])
+    np.testing.assert_allclose(high, [0.975, np.nan, 0.7])
+    half = np.where(values < 0.5, np.nan, values)
+    np.testing.assert_allclose(interval(half, np.array(0.75)), (0.5125, 0.9875), atol=1e-3)
+
+
+def test_interval_is_around_the_estimate_and_within_its_limits():
+    values = np.arange(1001.0) / 1000
+    np.testing.assert_allclose(interval(values, np.array(0.4)), (0, 0.875))
+    np.testing.assert_allclose(interval(values, np.array(0.9)), (0.425, 1))
+    np.testing.assert_allclose(interval(values - 0.5, np.array(0.1), -1), (-0.375, 0.575))
 
 
 def test_interval_of_a_mean_is_as_wide_as_theory_says():
@@ -144,11 +152,31 @@ def test_interval_of_a_mean_is_as_wide_as_theory_says():
     results = [dict(image_id=i, score=0.9, **box) for i in range(1, found + 1)]
     evaluation = run(content, results)
     ap = mean_ap(weighted_ap(evaluation, match(evaluation), draw_weights(num_images, 2000, 0)))
-    low, high = interval(ap[0, 0])
     share = found / num_images
+    low, high = interval(ap[0, 0], np.array(share))
     assert high - low == pytest.approx(
         2 * 1.96 * np.sqrt(share * (1 - share) / num_images), rel=0.08
     )
+
+
+def test_intervals_cover():
+    """Of 80 data sets of one kind, most intervals hold the mean AP; their resamples' do less."""
+    rng = np.random.default_rng(0)
+    aps, drawn = [], []
+    for seed in range(80):
+        content, results = random_coco(rng, 40, 3, objects_per_image=3, detections_per_image=5)
+        used = {x['category_id'] for x in content['annotations']}
+        content['categories'] = [x for x in content['categories'] if x['id'] in used]
+        results = [x for x in results if x['category_id'] in used]
+        evaluation = run(content, results)
+        weights = draw_weights(40, 200, seed)
+        drawn.append(mean_ap(weighted_ap(evaluation, match(evaluation), weights))[0, 0])
+        aps.append(evaluation.average_precision())
+    aps, drawn = np.array(aps), np.array(drawn)
+    low, high = interval(drawn, aps)
+    assert 0.88 <= np.mean((low <= aps.mean()) & (aps.mean() <= high)) <= 1
+    assert drawn.mean() > aps.mean() + 0.005, 'resamples repeat images'
+    assert ((low <= aps) & (aps <= high)).all()
 
 
 def test_interpolation_by_hand():
