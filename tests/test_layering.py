@@ -35,6 +35,7 @@ ALLOWED = {
     'evaluation': {
         *('numpy', 'scipy', 'cv2', 'pycocotools', 'faster_coco_eval', 'tqdm', 'torch'),
         *('prettytable', 'matplotlib', 'jinja2', 'mmengine', 'mmdet', 'mmseg', 'PIL'),
+        'mmbiformer.__version__',
         'mmbiformer.errors',
         'mmbiformer.registry',
     },

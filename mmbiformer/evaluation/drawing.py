@@ -1,0 +1,331 @@
+"""The worst images of a report as vector drawings over photos, each photo stored once.
+
+Boxes are kept apart from pixels: one JPEG serves every model, range and close-up that shows an
+image, and lines and letters stay sharp where 8 pixels are enlarged. Coordinates are pixels of the
+annotated image.
+"""
+
+from base64 import b64encode
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+# Of all photos of a report together, before base64 adds a third.
+PHOTO_BYTES = 4_000_000
+LARGEST_PHOTO = 130_000
+# Longest side in pixels and JPEG quality, from the best; the first that fits is taken.
+GRADES = ((1024, 85), (1024, 70), (800, 65), (640, 55), (480, 45), (320, 40))
+CLOSE_UP_GRADE = (420, 75)
+# A close-up is this many sides of a typical wrong box wide, so that it is worth a look.
+CLOSE_UP_SIDES, SMALLEST_CLOSE_UP = 9, 40
+LEAST_ZOOM = 1.8
+# Height of letters as a share of the view's width, and their width as a share of their height.
+LETTERS, CLOSE_UP_LETTERS, LETTER_WIDTH = 0.022, 0.038, 0.56
+
+
+@dataclass
+class Photo:
+    """A JPEG as a data URI, and the part of the annotated image that it shows.
+
+    ``is_reduced`` where it has fewer pixels than that part.
+    """
+
+    key: str
+    uri: str
+    x: float
+    y: float
+    width: float
+    height: float
+    is_reduced: bool
+
+
+@dataclass
+class Shape:
+    """A box: kind is 'found', 'missed' or 'false'; found ones have no label."""
+
+    kind: str
+    box: tuple[float, float, float, float]
+    label: str
+    description: str
+
+    @property
+    def path(self) -> str:
+        """As SVG."""
+        x, y, w, h = (f'{value:.1f}'.removesuffix('.0') for value in self.box)
+        return f'M{x} {y}h{w}v{h}h-{w}z'
+
+
+@dataclass
+class View:
+    """The whole image or a close-up of it.
+
+    Attributes:
+        photo (str | None): Key of the photo, None where there is none.
+        window (tuple): x, y, width, height of what it shows.
+        letters (float): Height of its labels, in pixels of the image.
+        labels (list[tuple]): x and y of the baseline's begin, kind, text.
+    """
+
+    photo: str | None
+    window: tuple[float, float, float, float]
+    letters: float
+    labels: list[tuple[float, float, str, str]]
+
+
+@dataclass
+class Drawing:
+    """A worst image: its record of the report, its boxes, the whole and perhaps a close-up.
+
+    ``problem`` says why there is no photo.
+    """
+
+    image: dict
+    shapes: list[Shape]
+    views: list[View]
+    problem: str | None
+
+
+@dataclass
+class Album:
+    """All drawings of a report.
+
+    Attributes:
+        photos (list[Photo]): What the views refer to.
+        drawings (dict): (position of the model, of the range) -> drawings, worst first.
+        notices (list[str]): Which photos are missing, and why.
+    """
+
+    photos: list[Photo] = field(default_factory=list)
+    drawings: dict[tuple[int, int], list[Drawing]] = field(default_factory=dict)
+    notices: list[str] = field(default_factory=list)
+
+
+def draw_worst_images(report: dict, image_dir: str | Path | None = None) -> Album:
+    """Draw the worst images of a report.
+
+    Args:
+        report (dict): What :func:`size_report` returned.
+        image_dir (str | Path, optional): Where ``file_name`` of the images is looked up. Without
+            it, or where a file is missing, boxes are drawn on grey, and a notice says so.
+    """
+    album = Album()
+    by_image = defaultdict(list)
+    for place, image in _worst(report):
+        by_image[image['id']].append((place, image))
+        album.drawings.setdefault(place, []).append(image)
+    limit = min(LARGEST_PHOTO, PHOTO_BYTES // max(1, len(by_image)))
+    folder = None if image_dir is None else Path(image_dir)
+    problems = defaultdict(list)
+    drawn = {}
+    for uses in by_image.values():
+        record = uses[0][1]
+        pixels, problem = read_image(record, folder)
+        if problem:
+            problems[problem].append(_name(record))
+        photo = None if pixels is None else _add_photo(album, pixels, limit)
+        for place, image in uses:
+            drawn[place, image['id']] = _draw(album, image, pixels, photo, problem)
+    for place, images in album.drawings.items():
+        album.drawings[place] = [drawn[place, image['id']] for image in images]
+    for problem, names in problems.items():
+        which = f'first {names[0]}' if len(names) > 1 else names[0]
+        album.notices.append(
+            f'{len(names):,} of {len(by_image):,} worst images are drawn on grey ({which}): '
+            f'{problem}'
+        )
+    return album
+
+
+def _worst(report: dict) -> Iterator[tuple[tuple[int, int], dict]]:
+    for i, model in enumerate(report['models']):
+        for a, images in enumerate(model['worst_images']):
+            for image in images:
+                yield (i, a), image
+
+
+def _name(image: dict) -> str:
+    return image['file_name'] or f'image {image["id"]}'
+
+
+def read_image(image: dict, folder: Path | None) -> tuple[np.ndarray | None, str | None]:
+    """Pixels of an image, (H, W, 3) uint8 in BGR, and None; or None, and why there are none.
+
+    Args:
+        image (dict): With file_name, height and width, each of which may be None.
+        folder (Path | None): Where the file lies.
+    """
+    if folder is None:
+        return None, 'no image folder was given'
+    if not image['file_name']:
+        return None, 'the annotations do not name its file'
+    path = folder / image['file_name']
+    if not path.is_file():
+        return None, f"no such file in '{folder}'"
+    content = np.fromfile(path, np.uint8)
+    pixels = cv2.imdecode(content, cv2.IMREAD_COLOR) if content.size else None
+    if pixels is None:
+        return None, 'the file is no image that can be read'
+    annotated = image['height'], image['width']
+    if None not in annotated and pixels.shape[:2] != annotated:
+        return None, "the file's height and width are not those of the annotations"
+    return pixels, None
+
+
+def _draw(
+    album: Album, image: dict, pixels: np.ndarray | None, photo: Photo | None, problem: str | None
+) -> Drawing:
+    shapes = list(_shapes(image))
+    if photo:
+        size = photo.width, photo.height
+    elif image['width'] and image['height']:
+        size = image['width'], image['height']
+    else:
+        boxes = np.array([shape.box for shape in shapes])
+        size = tuple((boxes[:, :2] + boxes[:, 2:]).max(axis=0).clip(1).tolist())
+    views = [_view(photo, (0, 0, *size), LETTERS, shapes)]
+    window = close_up(shapes, size)
+    if window:
+        # A reduced photo lacks the pixels that a close-up is for.
+        part = _add_close_up(album, pixels, window) if photo and photo.is_reduced else photo
+        views.append(_view(part, window, CLOSE_UP_LETTERS, shapes))
+    return Drawing(image, shapes, views, problem)
+
+
+def _shapes(image: dict) -> Iterator[Shape]:
+    """What is drawn first can be covered: found objects."""
+    for record in sorted(image['objects'], key=lambda x: not x['found']):
+        kind = 'found' if record['found'] else 'missed'
+        label = '' if record['found'] else record['category']
+        yield Shape(kind, tuple(record['box']), label, f'{kind}: {record["category"]}')
+    for record in image['detections']:
+        name = f'{record["category"]} {record["score"]:.2f}'
+        kind = record['type'] or 'in this range alone'
+        label = f'{name} {record["type"] or ""}'.rstrip()
+        yield Shape('false', tuple(record['box']), label, f'false: {name}, {kind}')
+
+
+def close_up(
+    shapes: list[Shape], size: tuple[float, float]
+) -> tuple[float, float, float, float] | None:
+    """The square around most of what is wrong; None where it is no smaller than the image.
+
+    Args:
+        shapes (list[Shape]): All that is drawn.
+        size (tuple): Width and height of the image.
+
+    Returns:
+        tuple: x, y, width and height.
+    """
+    boxes = np.array([shape.box for shape in shapes if shape.kind != 'found'])
+    sides = np.sqrt(boxes[:, 2:].clip(0).prod(axis=1))
+    side = max(CLOSE_UP_SIDES * float(np.median(sides)), SMALLEST_CLOSE_UP)
+    if side * LEAST_ZOOM > max(size) or side > min(size):
+        return None
+    begins = boxes[:, :2] + boxes[:, 2:] / 2 - side / 2
+    begins = begins.clip(0, np.array(size) - side)
+    # One row per window, one column per box.
+    offsets = boxes[None, :, :2] - begins[:, None]
+    holds = ((offsets >= 0) & (offsets + boxes[None, :, 2:] <= side)).all(axis=2)
+    held = boxes[holds[holds.sum(axis=1).argmax()]]
+    if not len(held):  # each is larger than the window
+        held = boxes[:1]
+    middle = (held[:, :2].min(axis=0) + (held[:, :2] + held[:, 2:]).max(axis=0)) / 2
+    x, y = (middle - side / 2).clip(0, np.array(size) - side).tolist()
+    return x, y, side, side
+
+
+def _view(
+    photo: Photo | None,
+    window: tuple[float, float, float, float],
+    letters: float,
+    shapes: list[Shape],
+) -> View:
+    height = letters * window[2]
+    return View(photo and photo.key, window, height, place_labels(shapes, window, height))
+
+
+def place_labels(
+    shapes: list[Shape], window: tuple[float, float, float, float], letters: float
+) -> list[tuple[float, float, str, str]]:
+    """Put labels over, under or into their boxes, and leave out those that have no room.
+
+    Args:
+        shapes (list[Shape]): Those with a label outside the window get none.
+        window (tuple): x, y, width and height.
+        letters (float): Height of the letters.
+
+    Returns:
+        list[tuple]: As ``View.labels``.
+    """
+    left, top, width, height = window
+    taken, labels = [], []
+    for shape in shapes:
+        x, y, w, h = shape.box
+        inside = x < left + width and x + w > left and y < top + height and y + h > top
+        if not shape.label or not inside:
+            continue
+        length = len(shape.label) * letters * LETTER_WIDTH
+        begin = max(left, min(x, left + width - length))
+        for baseline in (y - 0.25 * letters, y + h + letters, y + 1.1 * letters):
+            area = begin, baseline - letters, begin + length, baseline + 0.25 * letters
+            if area[1] < top or area[3] > top + height:
+                continue
+            if not any(_overlap(area, other) for other in taken):
+                taken.append(area)
+                labels.append((round(begin, 1), round(baseline, 1), shape.kind, shape.label))
+                break
+    return labels
+
+
+def _overlap(one: tuple, other: tuple) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+
+
+def _add_photo(album: Album, pixels: np.ndarray, limit: int) -> Photo:
+    for longest, quality in GRADES:
+        photo = _reduce(pixels, longest)
+        content = _encode(photo, quality)
+        if len(content) <= limit:
+            break
+    height, width = pixels.shape[:2]
+    return _add(album, content, (0, 0, width, height), photo is not pixels)
+
+
+def _add_close_up(
+    album: Album, pixels: np.ndarray, window: tuple[float, float, float, float]
+) -> Photo:
+    x, y, width, height = window
+    left, top = int(x), int(y)
+    part = pixels[top : int(np.ceil(y + height)), left : int(np.ceil(x + width))]
+    longest, quality = CLOSE_UP_GRADE
+    photo = _reduce(part, longest)
+    window = left, top, part.shape[1], part.shape[0]
+    return _add(album, _encode(photo, quality), window, photo is not part)
+
+
+def _add(
+    album: Album, content: bytes, window: tuple[float, float, float, float], is_reduced: bool
+) -> Photo:
+    uri = 'data:image/jpeg;base64,' + b64encode(content).decode()
+    photo = Photo(f'photo-{len(album.photos) + 1}', uri, *window, is_reduced)
+    album.photos.append(photo)
+    return photo
+
+
+def _reduce(pixels: np.ndarray, longest: int) -> np.ndarray:
+    """The same array where its sides are no longer than ``longest``."""
+    height, width = pixels.shape[:2]
+    scale = longest / max(height, width)
+    if scale >= 1:
+        return pixels
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+
+
+def _encode(pixels: np.ndarray, quality: int) -> bytes:
+    _, content = cv2.imencode('.jpg', pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return content.tobytes()
