@@ -1,0 +1,85 @@
+"""Running a detector, and writing what it finds in COCO's result format."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmengine.config import Config, ConfigDict
+
+from mmbiformer.errors import UserError
+
+from .data import iter_datasets
+from .runs import build_tester
+
+
+@dataclass
+class Results:
+    """Files of one test run.
+
+    Attributes:
+        annotations (str): The ground truth, a COCO annotation file.
+        detections (dict[str, str]): 'bbox', and 'segm' where the config judges masks -> file.
+        images (str): Folder of the images.
+    """
+
+    annotations: str
+    detections: dict[str, str]
+    images: str
+
+    def file_of(self, iou_type: str) -> str:
+        """The detections of one kind.
+
+        Raises:
+            UserError: If the config does not judge that kind.
+        """
+        if iou_type not in self.detections:
+            raise UserError(
+                f"the config's metric is {' and '.join(self.detections)}, not {iou_type}: add it "
+                'to test_evaluator'
+            )
+        return self.detections[iou_type]
+
+
+def write_results(cfg: Config, checkpoint: str, prefix: str | Path) -> Results:
+    """Run a detector on the test images of its config.
+
+    Args:
+        cfg (Config): From :func:`load_config`; changed in place.
+        checkpoint (str): Checkpoint of the whole model.
+        prefix (str | Path): The files are named ``<prefix>.bbox.json`` and ``<prefix>.segm.json``.
+
+    Raises:
+        UserError: If the config does not judge by COCO's metric, or data or the checkpoint do not
+            fit; see :func:`build_tester`.
+    """
+    evaluator = _coco_evaluator(cfg)
+    metrics = evaluator.get('metric', 'bbox')
+    metrics = [metrics] if isinstance(metrics, str) else list(metrics)
+    dataset = next(iter_datasets(cfg, 'test'))
+    root = dataset.get('data_root') or ''
+    folder = dataset.get('data_prefix', {}).get('img', '')
+    results = Results(
+        annotations=evaluator.get('ann_file') or os.path.join(root, dataset['ann_file']),
+        detections={x: f'{prefix}.{x}.json' for x in metrics if x in ('bbox', 'segm')},
+        images=os.path.join(root, folder),
+    )
+    Path(prefix).parent.mkdir(parents=True, exist_ok=True)
+    # Written under another name first: a file that is there is whole.
+    unfinished = f'{prefix}.unfinished'
+    evaluator.update(format_only=True, outfile_prefix=unfinished)
+    cfg.test_evaluator = evaluator
+    build_tester(cfg, checkpoint).test()
+    for metric, path in results.detections.items():
+        os.replace(f'{unfinished}.{metric}.json', path)
+    return results
+
+
+def _coco_evaluator(cfg: Config) -> ConfigDict:
+    evaluators = cfg.get('test_evaluator') or []
+    for evaluator in evaluators if isinstance(evaluators, list) else [evaluators]:
+        if str(evaluator.get('type')).rpartition('.')[2] in ('CocoMetric', 'SizeCocoMetric'):
+            return evaluator
+    raise UserError(
+        'the config has no CocoMetric among its test_evaluator, which detections in COCO format '
+        'come from: add one'
+    )

@@ -1,0 +1,197 @@
+"""The size benchmark: its data, what it hands to the report, going on after an interruption."""
+
+import json
+import os
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from toolbox import ROOT, run_tool
+
+from mmbiformer.datasets import shapes
+from mmbiformer.engine import size_benchmark as benchmark
+from mmbiformer.engine.size_benchmark import SETTINGS, predict
+from mmbiformer.errors import UserError
+
+# One step of four images. As it has hardly learnt, every score counts.
+TINY = """
+_base_ = '{base}'
+train_cfg = dict(max_epochs=1, val_begin=2)
+model = dict(test_cfg=dict(nms_pre=20, score_thr=0.0))
+"""
+
+
+def files_of(folder: Path) -> dict:
+    return {path: path.stat().st_mtime_ns for path in folder.rglob('*') if path.is_file()}
+
+
+def refuse(*args, **kwargs) -> None:
+    raise AssertionError('called')
+
+
+def interrupt(*args, **kwargs) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.fixture(scope='module', autouse=True)
+def tiny_setting():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(SETTINGS, 'tiny', dict(num_train=4, num_val=2))
+        yield
+
+
+@pytest.fixture(scope='module')
+def config(tmp_path_factory):
+    path = tmp_path_factory.mktemp('config') / 'tiny.py'
+    base = ROOT / 'configs/size_benchmark/retinanet_resnet_shapes.py'
+    path.write_text(TINY.format(base=base))
+    return str(path)
+
+
+@pytest.fixture(scope='module')
+def finished(config, tmp_path_factory):
+    """Two names for one config, stopped when the second was about to be complete, and resumed."""
+    out_dir = tmp_path_factory.mktemp('out')
+    configs, os_replace = dict(first=config, second=config), os.replace
+
+    def replace(source, target):
+        if Path(target) == out_dir / 'tiny/second_seed0/validation.bbox.json':
+            raise KeyboardInterrupt
+        os_replace(source, target)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, 'replace', replace)
+        with pytest.raises(KeyboardInterrupt):
+            predict(configs, 'tiny', [0], str(out_dir), False)
+    before = files_of(out_dir)
+    result = predict(configs, 'tiny', [0], str(out_dir), True)
+    return SimpleNamespace(out_dir=out_dir, configs=configs, before=before, result=result)
+
+
+def test_writes_detections_of_the_validation_images(finished):
+    annotations, folder, predictions = finished.result
+    content = json.loads(annotations.read_text())
+    images = {image['id'] for image in content['images']}
+    categories = {category['id'] for category in content['categories']}
+    assert len(images) == 2
+    assert {x['file_name'] for x in content['images']} == {x.name for x in folder.iterdir()}
+    assert {(image['height'], image['width']) for image in content['images']} == {(256, 256)}
+    assert list(predictions) == ['first', 'second']
+    for name, (path,) in predictions.items():
+        assert path == finished.out_dir / f'tiny/{name}_seed0/validation.bbox.json'
+        records = json.loads(path.read_text())
+        assert {record['image_id'] for record in records} == images
+        assert {record['category_id'] for record in records} <= categories
+        assert all(len(record['bbox']) == 4 and 0 < record['score'] < 1 for record in records)
+
+
+def test_a_run_does_not_depend_on_those_before_it(finished):
+    (first,), (second,) = finished.result[2].values()
+    assert first.read_text() == second.read_text()
+
+
+def test_every_run_keeps_its_own_curves(finished):
+    for name in finished.configs:
+        assert list(finished.out_dir.glob(f'tiny/{name}_seed0/*/vis_data/scalars.json'))
+
+
+def test_a_second_call_neither_overwrites_nor_repeats(finished, monkeypatch):
+    out_dir, configs = finished.out_dir, finished.configs
+    before = files_of(out_dir)
+    monkeypatch.setattr(benchmark, 'build_trainer', refuse)
+    with pytest.raises(UserError, match=r'first_seed0. holds a run already: add --resume'):
+        predict(configs, 'tiny', [0], str(out_dir), False)
+    assert predict(configs, 'tiny', [0], str(out_dir), True) == finished.result
+    assert files_of(out_dir) == before
+
+
+def test_another_recipe_is_not_resumed(finished, tmp_path):
+    out_dir, configs = finished.out_dir, finished.configs
+    other = tmp_path / 'other.py'
+    other.write_text(f"_base_ = '{configs['second']}'\noptim_wrapper = dict(optimizer=dict(lr=1))")
+    with pytest.raises(UserError, match=r'second_seed0. was begun with another recipe'):
+        predict(dict(configs, second=str(other)), 'tiny', [0], str(out_dir), True)
+
+
+def test_an_interrupted_benchmark_goes_on(finished):
+    first, second = (finished.out_dir / f'tiny/{name}_seed0' for name in ('first', 'second'))
+    trained = second / 'epoch_1.pth'
+    assert {first / 'validation.bbox.json', trained} <= finished.before.keys()
+    assert second / 'validation.bbox.json' not in finished.before
+    after = files_of(finished.out_dir)
+    assert after[trained] == finished.before[trained], 'trained again'
+    assert files_of(first).items() <= finished.before.items(), 'the finished run was touched'
+
+
+def test_a_run_stopped_before_its_first_checkpoint_starts_anew(config, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(benchmark, 'build_trainer', interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            predict(dict(a=config), 'tiny', [5], str(tmp_path), False)
+    seen = []
+
+    def build_trainer(cfg, resume):
+        seen.append((cfg.randomness.seed, resume))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(benchmark, 'build_trainer', build_trainer)
+    with pytest.raises(KeyboardInterrupt):
+        predict(dict(a=config), 'tiny', [5], str(tmp_path), True)
+    assert seen == [(5, None)]
+
+
+@pytest.mark.parametrize('seeds', [[0, 0], [-1]], ids=str)
+def test_seeds_are_checked(config, tmp_path, seeds):
+    with pytest.raises(UserError, match=r'--seeds .*: give different numbers, 0 or more'):
+        predict(dict(a=config), 'tiny', seeds, str(tmp_path), False)
+
+
+def test_a_missing_config_is_found_before_anything_is_made(config, tmp_path):
+    configs = dict(a=config, b=str(tmp_path / 'none.py'))
+    with pytest.raises(UserError, match=r'none\.py. not found'):
+        predict(configs, 'tiny', [0], str(tmp_path), False)
+    assert not (tmp_path / 'tiny').exists()
+
+
+def test_ends_with_a_report_for_each_seed(finished):
+    out_dir, configs = finished.out_dir, finished.configs
+    text = benchmark.size_benchmark(configs, 'tiny', [0], str(out_dir), True)
+    folder = out_dir / 'tiny/report_seed0'
+    assert str(folder / 'size_ap.html') in text
+    report = json.loads((folder / 'size_ap.json').read_text())
+    assert [x['name'] for x in report['models']] == ['first', 'second']
+    assert report['differences'][0]['sizes'][0]['AP'] == 0
+
+
+def test_tool_passes_its_options_on(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(benchmark, 'size_benchmark', lambda *arguments: arguments)
+    run_tool('size_benchmark', '--seeds', 3, 4, '--out-dir', tmp_path, '--resume')
+    printed = capsys.readouterr().out
+    assert f"'small', [3, 4], '{tmp_path}', True" in printed
+    for name in ('biformer', 'swin', 'resnet'):
+        path = ROOT / f'configs/size_benchmark/retinanet_{name}_shapes.py'
+        assert path.is_file()
+        assert f"'{name}': '{path}'" in printed
+
+
+def test_objects_are_spread_over_octaves():
+    layouts = [
+        shapes.sample_layout(shapes.image_stream(0, 'validation', index), 256, octaves=True)
+        for index in range(60)
+    ]
+    counts = [len(masks) for _, _, masks in layouts]
+    assert min(counts) >= 7 and max(counts) <= 20
+    sides = np.sqrt([mask.sum() for _, _, masks in layouts for mask in masks])
+    per_octave, _ = np.histogram(sides, 4 * 2.0 ** np.arange(6))
+    assert per_octave.sum() == len(sides), 'outside 4 to 128 pixels'
+    assert per_octave.min() > 0.12 * len(sides)
+    assert np.mean(sides < 32) > 0.5
+
+
+def test_data_sets_with_and_without_octaves_are_told_apart(tmp_path):
+    sizes = dict(num_train=1, num_val=1)
+    shapes.make_shapes(tmp_path / 'octaves', **sizes, octaves=True)
+    shapes.make_shapes(tmp_path / 'octaves', **sizes, octaves=True)
+    with pytest.raises(UserError, match='remove it or choose another folder'):
+        shapes.make_shapes(tmp_path / 'octaves', **sizes)

@@ -1,0 +1,79 @@
+"""AP across object sizes: of anyone's detections in COCO format, or of a config and a checkpoint.
+
+python tools/size_ap.py --ann instances_val2017.json --results A.json B.json --images val2017
+python tools/size_ap.py --config CONFIG --checkpoint CHECKPOINT --data-root data/coco
+python tools/size_ap.py --ann GT.json --results A.json --ranges tiny=0-16 small=16-32 rest=32-
+"""
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mmbiformer.cli import run_tool
+from mmbiformer.stack import require
+
+if TYPE_CHECKING:
+    from mmbiformer.engine.results import Results
+
+
+def main() -> None:
+    # Only now, so that run_tool can say which package is missing.
+    from mmbiformer.errors import UserError
+    from mmbiformer.evaluation.judge_files import (
+        add_size_options,
+        judge_files,
+        name_results,
+        read_size_options,
+    )
+    from mmbiformer.evaluation.report_files import write_report
+    from mmbiformer.evaluation.tables import report_text
+
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('--ann', help='ground truth: a COCO annotation file')
+    parser.add_argument('--results', nargs='+', help='COCO result files; compared with the first')
+    parser.add_argument('--images', help='folder of the images, for the worst ones in the report')
+    parser.add_argument('--config', help='instead of --ann and --results: run this detector')
+    parser.add_argument('--checkpoint', help='of the whole model, with --config')
+    parser.add_argument('--data-root', help="with --config: COCO folder, instead of the config's")
+    parser.add_argument('--iou-type', choices=['bbox', 'segm'], help='default: what results hold')
+    add_size_options(parser, 'work_dirs/size_ap')
+    args = parser.parse_args()
+    given = [bool(args.ann and args.results), bool(args.config and args.checkpoint)]
+    if sum(given) != 1:
+        raise UserError('give either --ann and --results, or --config and --checkpoint')
+    ranges, bootstrap = read_size_options(args)
+    annotations, results, images = args.ann, args.results, args.images
+    if args.config:
+        found = run_detector(args)
+        kind = args.iou_type or 'bbox'
+        annotations, results, images = found.annotations, [found.file_of(kind)], found.images
+    report = judge_files(
+        annotations,
+        name_results(results),
+        ranges,
+        iou_type=args.iou_type,
+        bootstrap=bootstrap,
+        progress=True,
+    )
+    command = shlex.join(['python', 'tools/size_ap.py', *sys.argv[1:]])
+    print(report_text(report))
+    for path in write_report(report, args.out_dir, image_dir=images, command=command).values():
+        print(f'wrote {path}')
+
+
+def run_detector(args: argparse.Namespace) -> 'Results':
+    """Write what the config's detector finds to the report's folder."""
+    from mmbiformer.engine import load_config
+    from mmbiformer.engine.results import write_results
+
+    require('mmengine', 'mmcv', 'mmdet')
+    cfg = load_config(args.config, data_root=args.data_root, work_dir=args.out_dir)
+    return write_results(cfg, args.checkpoint, Path(args.out_dir, Path(args.config).stem))
+
+
+if __name__ == '__main__':
+    run_tool(main, needs=())
