@@ -10,7 +10,8 @@ from mmengine.registry import MODELS
 ROOT = Path(__file__).parents[1]
 README = (ROOT / 'README.md').read_text()
 PYTHON = re.findall(r'```python\n(.*?)```', README, re.DOTALL)
-PAGES = ['README.md', 'CONTRIBUTING.md', 'configs/biformer/README.md']
+DOCS = [f'docs/{path.name}' for path in sorted((ROOT / 'docs').glob('*.md'))]
+PAGES = ['README.md', 'CONTRIBUTING.md', 'configs/biformer/README.md', *DOCS]
 
 
 def test_there_are_examples() -> None:

@@ -16,6 +16,14 @@ from .results import write_results
 from .runs import build_trainer
 
 IMAGE_SIZE = 256
+# Octaves of the side, in pixels; there are no larger objects.
+RANGES = {
+    '0-8': (0, 8),
+    '8-16': (8, 16),
+    '16-32': (16, 32),
+    '32-64': (32, 64),
+    '64-128': (64, 128),
+}
 # Numbers of images, over which the recipe goes a fixed number of times; the larger splits begin
 # with the images of the smaller ones.
 SETTINGS = {
@@ -100,7 +108,8 @@ def size_benchmark(
     parts = []
     for position, seed in enumerate(seeds):
         models = {name: paths[position] for name, paths in predictions.items()}
-        report = judge_files(annotations, models, size_ranges(), bootstrap=Bootstrap())
+        ranges = size_ranges('side', RANGES)
+        report = judge_files(annotations, models, ranges, bootstrap=Bootstrap())
         folder = Path(out_dir, setting, f'report_seed{seed}')
         title = f'Size benchmark, setting {setting}, seed {seed}'
         files = write_report(report, folder, image_dir=images, title=title)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from tqdm import tqdm
 
 from .coco_eval import IOU_THRESHOLDS, MAX_DETECTIONS, Engine, SizeEvaluation
 from .coco_files import Detections, GroundTruth
@@ -68,13 +69,16 @@ class _Matcher(Engine):
 
 
 def match(
-    evaluation: SizeEvaluation, thresholds: Sequence[float] = tuple(IOU_THRESHOLDS)
+    evaluation: SizeEvaluation,
+    thresholds: Sequence[float] = tuple(IOU_THRESHOLDS),
+    progress: bool = False,
 ) -> Matches:
     """Match detections to objects as COCO's evaluation does.
 
     Args:
         evaluation (SizeEvaluation): What :func:`evaluate` returned.
         thresholds (Sequence[float]): T IoU thresholds.
+        progress (bool): Show a bar.
     """
     detections, ranges = evaluation.detections, evaluation.ranges
     groups = _group(detections)
@@ -92,7 +96,8 @@ def match(
         if not pairs or not positions:
             continue
         matcher = _matcher(evaluation, pairs, [ranges[i] for i in positions], relative)
-        for t, threshold in enumerate(thresholds):
+        bar = tqdm(thresholds, 'matching', unit=' thresholds', disable=not progress)
+        for t, threshold in enumerate(bar):
             for i, ids in zip(positions, matcher.pairs(threshold), strict=True):
                 matched[t, i, ids[:, 0] - 1] = ids[:, 1] - 1
     candidates = np.flatnonzero(is_candidate[ranked])

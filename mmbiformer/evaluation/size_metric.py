@@ -2,11 +2,13 @@
 
 import os.path as osp
 import tempfile
+from math import isnan
 
 from mmdet.datasets.api_wrappers import COCO
 from mmdet.evaluation import CocoMetric
 from mmengine.fileio import load
 from mmengine.logging import MMLogger
+from prettytable import PrettyTable
 
 from mmbiformer.registry import METRICS
 
@@ -14,6 +16,7 @@ from .coco_eval import SizeEvaluation, evaluate
 from .coco_files import GroundTruth, detections_of, ground_truth_of, no_detections
 from .size_report import coco_summary, notices
 from .sizes import COCO_RANGES, size_ranges
+from .tables import points
 
 # mmdet's names of what COCO calls AP; the ARs keep theirs.
 NAMES = {
@@ -109,6 +112,7 @@ class SizeCocoMetric(CocoMetric):
         evaluation = evaluate(ground_truth, detections, self.size_ranges, metric)
         for notice in (*ground_truth.notices, *notices(evaluation)):
             MMLogger.get_current_instance().info(notice)
+        MMLogger.get_current_instance().info(f'{metric} AP by size:\n{_table(evaluation)}')
         return {f'{metric}_{key}': value for key, value in self._metrics(evaluation).items()}
 
     def _metrics(self, evaluation: SizeEvaluation) -> dict[str, float]:
@@ -124,3 +128,15 @@ class SizeCocoMetric(CocoMetric):
                 for a, size in enumerate(evaluation.ranges[1:], 1):
                     metrics[f'mAP_{size.name}_{category}'] = ap(a, category=k)
         return metrics
+
+
+def _table(evaluation: SizeEvaluation) -> str:
+    """For the log, in points."""
+    ap = evaluation.average_precision
+    table = PrettyTable(['range', 'objects', 'AP', 'AP50', 'AP75', 'AR'], align='r')
+    table.align['range'] = 'l'
+    for a, size in enumerate(evaluation.ranges):
+        values = ap(a), ap(a, 0.5), ap(a, 0.75), evaluation.average_recall(a)
+        cells = [points(None if isnan(x) else x) for x in values]
+        table.add_row([size.name, f'{evaluation.num_objects[:, a].sum():,}', *cells])
+    return table.get_string()

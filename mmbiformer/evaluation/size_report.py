@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from math import isnan
 
 import numpy as np
+from tqdm import tqdm
 
 from .bootstrap import KINDS, mean_ap, weighted_ap
-from .coco_eval import MAX_DETECTIONS, SizeEvaluation, evaluate
+from .coco_eval import IOU_THRESHOLDS, MAX_DETECTIONS, SizeEvaluation, evaluate
 from .coco_files import Detections, GroundTruth
 from .matches import match
 from .resampling import CONFIDENCE, Bootstrap, draw_weights, interval
@@ -49,6 +50,8 @@ def size_report(
         weights = np.concatenate([np.ones_like(drawn[:, :1]), drawn], axis=1)
     parts, resampled = [], []
     for name, detections in models.items():
+        if progress:
+            tqdm.write(f'evaluating {name}: {len(detections.scores):,} detections')
         evaluation = evaluate(ground_truth, detections, ranges, iou_type)
         part, ap = _model(name, evaluation, weights, progress)
         parts.append(part)
@@ -86,7 +89,9 @@ def _model(
     name: str, evaluation: SizeEvaluation, weights: np.ndarray | None, progress: bool
 ) -> tuple[dict, np.ndarray | None]:
     """What is said of one model; and its AP, of all images and resampled, (3, A, 1 + W)."""
-    matches = match(evaluation) if weights is not None else match(evaluation, [0.5])
+    # Without resamples only the errors need matches, and those at 0.5.
+    thresholds = (0.5,) if weights is None else tuple(IOU_THRESHOLDS)
+    matches = match(evaluation, thresholds, progress)
     errors = analyse_errors(evaluation, matches)
     threshold, f1 = best_threshold(evaluation, matches)
     resampled, bounds, category_bounds = None, None, None

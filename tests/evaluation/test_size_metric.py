@@ -3,6 +3,7 @@
 import copy
 import json
 import socket
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from mmdet.registry import METRICS
 from pycocotools import mask as mask_utils
 from test_coco_eval import run_pycocotools
 
+from mmbiformer.evaluation import size_metric
 from mmbiformer.evaluation.sizes import COCO_RANGES
 
 CLASSES = ('kind 0', 'kind 1', 'kind 2')
@@ -106,6 +108,20 @@ def test_sizes_classes_and_counts(sample):
     for name in ('', '_low', '_high'):
         of_classes = [metrics[f'mAP{name}_{x}'] for x in CLASSES]
         assert np.nanmean(of_classes) == pytest.approx(metrics[f'mAP{name}'])
+
+
+def test_the_log_shows_sizes_without_objects_as_such(sample, monkeypatch):
+    path, content, results = sample
+    said = []
+    logger = SimpleNamespace(info=said.append, log=lambda *args, **kwargs: None)
+    monkeypatch.setattr(size_metric.MMLogger, 'get_current_instance', lambda: logger)
+    metrics = judge(build(path), make_samples(content, results))
+    assert any('crowd regions are no objects' in text for text in said)
+    rows = [line.split('|')[1:-1] for line in '\n'.join(said).splitlines() if '|' in line]
+    rows = {cells[0].strip(): [x.strip() for x in cells[1:]] for cells in rows}
+    assert rows['512+'] == ['0', *['n/a'] * 4]
+    assert rows['all'][1] == f'{100 * metrics["coco/bbox_mAP"]:.1f}'
+    assert rows['64-128'][0] == str(metrics['coco/bbox_num_objects_64-128'])
 
 
 def test_ground_truth_from_data_samples(sample):

@@ -1,0 +1,128 @@
+"""tools/size_ap.py as its users run it."""
+
+import json
+
+import numpy as np
+import pytest
+from coco_samples import random_coco
+from pycocotools.coco import COCO
+from test_real_samples import SAMPLES
+from toolbox import CONFIGS, run_tool, save_untrained
+
+from mmbiformer.datasets.shapes import make_shapes
+
+DETECTION = CONFIGS / 'retinanet_biformer_quickstart_shapes.py'
+
+
+@pytest.fixture
+def files(tmp_path):
+    content, results = random_coco(np.random.default_rng(0), 8)
+    for name, data in (('gt', content), ('a', results), ('b', results[::2])):
+        (tmp_path / f'{name}.json').write_text(json.dumps(data))
+    return tmp_path
+
+
+def fails(capsys, *options) -> str:
+    with pytest.raises(SystemExit) as stopped:
+        run_tool('size_ap', *options)
+    assert stopped.value.code == 2
+    return capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_two_result_files(files, capsys):
+    out = files / 'report'
+    run_tool(
+        *('size_ap', '--ann', files / 'gt.json', '--results', files / 'a.json', files / 'b.json'),
+        *('--out-dir', out, '--bootstrap', 50),
+    )
+    printed = capsys.readouterr().out
+    for name in ('size_ap.json', 'size_ap.csv', 'size_ap.html', 'size_ap.png'):
+        assert (out / name).stat().st_size > 1000
+        assert f'wrote {out / name}' in printed
+    assert 'b minus a' in printed
+    report = json.loads((out / 'size_ap.json').read_text())
+    assert report['bootstrap']['num_resamples'] == 50
+    assert report['made']['command'].startswith('python tools/size_ap.py --ann')
+
+
+def test_own_ranges_without_bootstrap(files, capsys):
+    run_tool(
+        *('size_ap', '--ann', files / 'gt.json', '--results', files / 'a.json'),
+        *('--ranges', 'tiny=0-16', 'rest=16-', '--bootstrap', 0, '--out-dir', files / 'report'),
+    )
+    report = json.loads((files / 'report/size_ap.json').read_text())
+    assert [x['name'] for x in report['ranges'][4:]] == ['tiny', 'rest']
+    assert report['bootstrap'] is None
+
+
+def test_errors_are_one_line(files, capsys):
+    ann, results = ('--ann', files / 'gt.json'), ('--results', files / 'a.json')
+    assert 'give either --ann and --results, or --config' in fails(capsys, *ann)
+    message = fails(capsys, *ann, *results, '--config', 'x', '--checkpoint', 'y')
+    assert 'give either' in message
+    assert "nothing.json' not found" in fails(capsys, *ann, '--results', files / 'nothing.json')
+    text = (files / 'a.json').read_text()
+    (files / 'a.json').write_text(text[:-100])
+    message = fails(capsys, *ann, *results)
+    assert message.startswith('error: ')
+    assert "a.json' (" in message and 'perhaps truncated' in message
+    assert 'is not a COCO annotation file' in fails(
+        capsys, '--ann', files / 'b.json', '--results', files / 'b.json'
+    )
+
+
+def test_a_config_and_a_checkpoint(tmp_path, capsys):
+    data_root = make_shapes(tmp_path / 'shapes', num_train=1, num_val=3)
+    checkpoint, config = tmp_path / 'untrained.pth', tmp_path / 'all_scores.py'
+    config.write_text(f"_base_ = '{DETECTION}'\nmodel = dict(test_cfg=dict(score_thr=0.0))\n")
+    save_untrained(config, checkpoint)
+    out = tmp_path / 'report'
+    run_tool(
+        *('size_ap', '--config', config, '--checkpoint', checkpoint, '--data-root', data_root),
+        *('--out-dir', out, '--bootstrap', 20),
+    )
+    report = json.loads((out / 'size_ap.json').read_text())
+    assert report['ground_truth']['num_images'] == 3
+    assert report['models'][0]['name'] == 'all_scores'
+    assert report['models'][0]['num_detections'] > 100
+    assert len(json.loads((out / 'all_scores.bbox.json').read_text())) > 100
+    message = fails(
+        capsys,
+        *('--config', config, '--checkpoint', checkpoint, '--data-root', data_root),
+        *('--iou-type', 'segm', '--out-dir', out),
+    )
+    assert "the config's metric is bbox, not segm: add it to test_evaluator" in message
+
+
+@pytest.mark.parametrize('iou_type', ['bbox', 'segm'])
+def test_real_images_with_perturbed_ground_truth(tmp_path, capsys, iou_type):
+    folder = SAMPLES / 'coco_tiny'
+    if not folder.is_dir():
+        pytest.skip(f'{folder} is not there: set MMBIFORMER_SAMPLES')
+    annotations = folder / 'annotations/instances_train2017.json'
+    api = COCO(annotations)
+    rng = np.random.default_rng(0)
+    results = []
+    for record in api.loadAnns(api.getAnnIds()):
+        box = np.array(record['bbox']) + rng.normal(0, 0.05, 4) * record['bbox'][2]
+        found = dict(image_id=record['image_id'], category_id=record['category_id'])
+        found.update(score=float(rng.random()), bbox=[*box[:2], *box[2:].clip(1)])
+        if iou_type == 'segm':
+            rle = api.annToRLE(record)
+            found['segmentation'] = dict(size=rle['size'], counts=rle['counts'].decode())
+        results.append(found)
+    (tmp_path / 'found.json').write_text(json.dumps(results))
+    run_tool(
+        *('size_ap', '--ann', annotations, '--results', tmp_path / 'found.json'),
+        *('--images', folder / 'train2017', '--iou-type', iou_type),
+        *('--bootstrap', 50, '--out-dir', tmp_path / 'report'),
+    )
+    report = json.loads((tmp_path / 'report/size_ap.json').read_text())
+    sizes = {x['name']: x for x in report['models'][0]['sizes']}
+    assert sizes['all']['num_objects'] == 284
+    assert [sizes[x]['num_objects'] for x in ('small', 'medium', 'large')] == [151, 94, 39]
+    assert sizes['512+']['AP'] is None
+    low, high = sizes['all']['intervals']['AP']
+    assert low <= sizes['all']['AP'] <= high
+    if iou_type == 'segm':
+        assert sizes['all']['AP'] > 0.95, 'its masks are the ground truth'
