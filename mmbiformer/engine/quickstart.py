@@ -1,10 +1,18 @@
-"""Train, evaluate and draw a small model on the generated shapes, from one call."""
+"""Train, evaluate, draw and report a small model on the generated shapes, from one call."""
 
 import os
 import time
 from pathlib import Path
 
-from mmbiformer.datasets.shapes import make_shapes
+from mmengine.config import Config
+
+from mmbiformer.datasets.shapes import CLASSES, make_shapes
+from mmbiformer.evaluation.judge_files import judge_files, judge_folders
+from mmbiformer.evaluation.report_files import write_report, write_segment_report
+from mmbiformer.evaluation.resampling import Bootstrap
+from mmbiformer.evaluation.segment_report import segment_report_text
+from mmbiformer.evaluation.sizes import size_ranges
+from mmbiformer.evaluation.tables import report_text
 
 from .config import load_config
 from .runs import build_tester, build_trainer
@@ -22,14 +30,14 @@ SEGMENTATION_COLUMNS = {'mIoU': 'mIoU', 'mAcc': 'mAcc', 'aAcc': 'aAcc'}
 
 
 def quickstart(config: str, data_root: str = 'data/shapes') -> str:
-    """Make the data set, train, evaluate, draw ground truth beside predictions.
+    """Make the data set, train, evaluate, draw ground truth beside predictions, report by size.
 
     Args:
         config (str): A config for the shapes.
         data_root (str): Where the shapes are, or will be made.
 
     Returns:
-        str: The table of metrics, and where the rest lies.
+        str: The report's tables, those of the metrics, and where the rest lies.
     """
     make_shapes(data_root)
     cfg = load_config(config, data_root=data_root)
@@ -41,17 +49,58 @@ def quickstart(config: str, data_root: str = 'data/shapes') -> str:
     work_dir = Path(cfg.work_dir)
     checkpoint = (work_dir / 'last_checkpoint').read_text().strip()
     pictures = work_dir / 'pictures'
-    tester = build_tester(
-        load_config(config, data_root=data_root), checkpoint, show_dir=str(pictures)
-    )
-    metrics = tester.test()
-    columns = SEGMENTATION_COLUMNS if cfg.default_scope == 'mmseg' else DETECTION_COLUMNS
+    is_segmentation = cfg.default_scope == 'mmseg'
+    judge = _judge_segmenter if is_segmentation else _judge_detector
+    cfg = load_config(config, data_root=data_root)
+    metrics, text, report = judge(cfg, checkpoint, str(pictures), Path(data_root))
+    columns = SEGMENTATION_COLUMNS if is_segmentation else DETECTION_COLUMNS
     return (
+        f'{text}\n\n'
         f'{format_table(columns, metrics)}\n\n'
         f'training took {minutes:.1f} minutes\n'
         f'checkpoint    {os.path.relpath(checkpoint)}\n'
-        f'pictures      {pictures}'
+        f'pictures      {pictures}\n'
+        f'report        {os.path.relpath(report)}'
     )
+
+
+def _judge_detector(
+    cfg: Config, checkpoint: str, pictures: str, data_root: Path
+) -> tuple[dict[str, float], str, Path]:
+    """Evaluate, draw, and report AP across object sizes: metrics, tables, and the page."""
+    prefix = Path(cfg.work_dir, 'validation')
+    cfg.test_evaluator.outfile_prefix = str(prefix)
+    metrics = build_tester(cfg, checkpoint, show_dir=pictures).test()
+    report = judge_files(
+        cfg.test_evaluator.ann_file,
+        {Path(cfg.work_dir).name: f'{prefix}.bbox.json'},
+        size_ranges(),
+        bootstrap=Bootstrap(),
+    )
+    images = data_root / 'images/validation'
+    return (
+        metrics,
+        report_text(report),
+        write_report(report, Path(cfg.work_dir, 'size_ap'), image_dir=images)['html'],
+    )
+
+
+def _judge_segmenter(
+    cfg: Config, checkpoint: str, pictures: str, data_root: Path
+) -> tuple[dict[str, float], str, Path]:
+    """Evaluate, draw, and report by the size of segments: metrics, tables, and the page."""
+    predictions = Path(cfg.work_dir, 'predictions')
+    metrics = build_tester(cfg, checkpoint, show_dir=pictures, out=str(predictions)).test()
+    report = judge_folders(
+        data_root / 'annotations/validation',
+        {Path(cfg.work_dir).name: predictions},
+        ('background', *CLASSES),
+        size_ranges(),
+        reduce_zero_label=True,
+        bootstrap=Bootstrap(),
+    )
+    written = write_segment_report(report, Path(cfg.work_dir, 'segment_sizes'))
+    return metrics, segment_report_text(report), written['html']
 
 
 def format_table(columns: dict[str, str], metrics: dict[str, float]) -> str:

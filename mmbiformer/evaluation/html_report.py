@@ -1,8 +1,8 @@
-"""The report of :func:`size_report` as one HTML file that needs nothing else."""
+"""Reports as one HTML file that needs nothing else."""
 
 import io
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,14 @@ from matplotlib.figure import Figure
 
 from .bootstrap import KINDS
 from .drawing import Album
+from .segment_report import (
+    interval_percent,
+    overall_scores,
+    percent,
+    ranges_of,
+    segment_notices,
+)
+from .segment_sizes import BY_SIZE
 from .tables import (
     all_notices,
     excludes_zero,
@@ -21,7 +29,7 @@ from .tables import (
 )
 from .tide import SUMMARIES, TYPES
 
-TEMPLATE = 'report.html.j2'
+TEMPLATE, SEGMENT_TEMPLATE = 'size_report.html.j2', 'segment_report.html.j2'
 # What is said of single ranges rests on at least as many objects.
 ENOUGH_OBJECTS = 20
 
@@ -49,7 +57,7 @@ def as_picture(figure: Figure, alt: str) -> Picture:
 def render_html(
     report: dict, figures: dict[str, Figure], album: Album, title: str, made: dict
 ) -> str:
-    """Render the report.
+    """Render the report of :func:`size_report`.
 
     Args:
         report (dict): What :func:`size_report` returned.
@@ -65,7 +73,7 @@ def render_html(
         differences='Differences in AP in each size range; values in the table below',
     )
     return (
-        _environment()
+        _environment(points, interval_points)
         .get_template(TEMPLATE)
         .render(
             report=report,
@@ -86,7 +94,37 @@ def render_html(
     )
 
 
-def _environment() -> Environment:
+def render_segment_html(report: dict, figure: Figure, made: dict) -> str:
+    """Render the report of :func:`segment_report`.
+
+    Args:
+        report (dict): What :func:`segment_report` returned.
+        figure (Figure): What :func:`draw_segments` returned.
+        made (dict): How it was made: command (may be None), date and version.
+    """
+    names = ' and '.join(model['name'] for model in report['models'])
+    ranges = ranges_of(report)
+    environment = _environment(percent, interval_percent)
+    environment.filters['totals'] = overall_scores
+    return environment.get_template(SEGMENT_TEMPLATE).render(
+        report=report,
+        title='Segmentation across segment sizes',
+        made=made,
+        labels=[range_label(size) for size in ranges],
+        is_relative=any(size['relative'] for size in ranges),
+        kinds=list(BY_SIZE),
+        overall=['mIoU', 'mAcc', 'aAcc'],
+        notices=segment_notices(report),
+        picture=as_picture(
+            figure,
+            f'Pixel recall and segments found of {names} in each size range, and numbers of '
+            'segments; values in the table below',
+        ),
+    )
+
+
+def _environment(value: Callable, bounds: Callable) -> Environment:
+    """Of templates that show a score and an interval by these functions."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -95,8 +133,8 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        points=points,
-        interval=interval_points,
+        points=value,
+        interval=bounds,
         count=lambda number: f'{number:,}',
         short=lambda number: f'{number:.4g}',
     )

@@ -1,9 +1,11 @@
-"""What is known of segmenters by the size of segments, as plain data and as text.
+"""What is known of segmenters by the size of segments, as plain data, as text and as CSV.
 
 Letters: I images, K classes, A size ranges, of which the first has all sizes.
 """
 
-from collections.abc import Sequence
+import csv
+import io
+from collections.abc import Iterator, Sequence
 from math import isfinite
 
 import numpy as np
@@ -14,6 +16,8 @@ from .segment_files import FolderCounts
 from .segment_sizes import BY_SIZE, SegmentCounts, images_by_size, score_intervals, scores, share
 from .sizes import SizeRange
 
+MISSING = 'n/a'
+ALL_CLASSES = 'all'
 LEGEND = (
     'segments are 8-connected; pixel recall: share of all their pixels that are right; class '
     'recall: mean of that share over classes; segments found: at least half of the pixels right'
@@ -66,20 +70,22 @@ def _difference(first: dict, other: dict, intervals: dict) -> dict:
     return dict(
         model=other['name'],
         minus=first['name'],
-        mIoU=other['totals']['mIoU'] - first['totals']['mIoU'],
+        mIoU=_minus(other['totals'], first['totals'], 'mIoU'),
         intervals={name: x for name, x in intervals.items() if name not in BY_SIZE},
         sizes=[
             dict(
                 name=theirs['name'],
-                **{
-                    name: None if theirs[name] is None else ours[name] - theirs[name]
-                    for name in BY_SIZE
-                },
+                **{score: _minus(ours, theirs, score) for score in BY_SIZE},
                 intervals={name: x[a] for name, x in intervals.items() if name in BY_SIZE},
             )
             for a, (theirs, ours) in enumerate(pairs)
         ],
     )
+
+
+def _minus(row: dict, other: dict, score: str) -> float | None:
+    """None where the ground truth, which is the same, has nothing to take a share of."""
+    return None if other[score] is None else row[score] - other[score]
 
 
 def summarise(
@@ -151,18 +157,68 @@ def summarise(
     return _plain(parts)
 
 
+def ranges_of(report: dict) -> list[dict]:
+    """The ranges of a segment report as :func:`size_report` has them, the first of all sizes."""
+    keys = ('name', 'low', 'high', 'relative')
+    rows = report['models'][0]['sizes']
+    return [dict({key: row[key] for key in keys}, is_coco=False) for row in rows]
+
+
+def overall_scores(part: dict) -> dict:
+    """mIoU, mAcc, aAcc and their intervals of a model or a difference of the report."""
+    overall, row = part.get('totals', part), part['sizes'][0]
+    sources = dict(mIoU=(overall, 'mIoU'), mAcc=(row, 'class_recall'), aAcc=(row, 'pixel_recall'))
+    return dict(
+        {name: source[key] for name, (source, key) in sources.items()},
+        intervals={
+            name: source['intervals'][key]
+            for name, (source, key) in sources.items()
+            if key in source['intervals']
+        },
+    )
+
+
+def segment_notices(report: dict) -> list[str]:
+    """The notices that all models share once, and those of single ones with their name."""
+    models = report['models']
+    shared = [x for x in models[0]['notices'] if all(x in other['notices'] for other in models)]
+    own = [
+        f'{model["name"]}: {notice}'
+        for model in models
+        for notice in model['notices']
+        if notice not in shared
+    ]
+    return shared + own
+
+
+def percent(value: float | None, signed: bool = False) -> str:
+    """A fraction in percent with two decimals, as mmseg shows it; 'n/a' where there is none."""
+    if value is None:
+        return MISSING
+    rounded = round(100 * value, 2) + 0.0  # no minus before zero
+    return f'{rounded:{"+" if signed else ""}.2f}'
+
+
+def interval_percent(bounds: Sequence[float | None], signed: bool = False) -> str:
+    """Both bounds in percent, in brackets."""
+    if None in bounds:
+        return MISSING
+    return f'[{", ".join(percent(x, signed) for x in bounds)}]'
+
+
 def segment_report_text(report: dict) -> str:
     """The tables of all models, and of their differences, in percent."""
-    parts = [f'{x["name"]}: {x["path"]}\n{format_summary(x)}' for x in report['models']]
+    parts = [
+        f'{x["name"]}: {x["path"]}, in percent\n{format_summary(x)}' for x in report['models']
+    ]
     for difference in report['differences']:
         table = PrettyTable(['size', *(name.replace('_', ' ') for name in BY_SIZE)])
         table.align = 'r'
+        table.align['size'] = 'l'
         for row in difference['sizes']:
-            intervals = row['intervals']
-            cells = [_percent(row[name], intervals.get(name, ()), '+') for name in BY_SIZE]
-            table.add_row([row['name'], *cells])
-        overall = _percent(difference['mIoU'], difference['intervals'].get('mIoU', ()), '+')
-        title = f'{difference["model"]} minus {difference["minus"]}'
+            table.add_row([row['name'], *(_with_interval(row, name, True) for name in BY_SIZE)])
+        overall = _with_interval(difference, 'mIoU', True)
+        title = f'{difference["model"]} minus {difference["minus"]}, in points'
         parts.append(f'{title}\n{table.get_string()}\nmIoU {overall}')
     return '\n\n'.join(parts)
 
@@ -174,18 +230,76 @@ def format_summary(summary: dict) -> str:
     table.align = 'r'
     table.align['size'] = 'l'
     for row in summary['sizes']:
-        cells = [_percent(row[name], row['intervals'].get(name, ())) for name in BY_SIZE]
-        table.add_row([row['name'], *(f'{row[name]:,}' for name in columns), *cells])
-    totals = summary['totals']
-    overall = f'mIoU {_percent(totals["mIoU"], totals["intervals"].get("mIoU", ()))}'
+        counts = (f'{row[name]:,}' for name in columns)
+        table.add_row([row['name'], *counts, *(_with_interval(row, name) for name in BY_SIZE)])
+    overall = f'mIoU {_with_interval(summary["totals"], "mIoU")}'
     return '\n'.join([table.get_string(), LEGEND, overall, *summary['notices']])
 
 
-def _percent(value: float | None, bounds: Sequence[float | None] = (), sign: str = '') -> str:
-    if value is None:
-        return 'n/a'
-    shown = 'n/a' if None in bounds else ', '.join(f'{100 * x:{sign}.2f}' for x in bounds)
-    return f'{100 * value:{sign}.2f}' + (f' [{shown}]' if shown else '')
+def _with_interval(row: dict, score: str, signed: bool = False) -> str:
+    text = percent(row[score], signed)
+    if row[score] is None or score not in row['intervals']:
+        return text
+    shown = interval_percent(row['intervals'][score], signed)
+    return f'{text} {f"[{MISSING}]" if shown == MISSING else shown}'
+
+
+def segment_csv(report: dict) -> str:
+    """One line per model, class and range; class 'all' is over all classes.
+
+    IoU is of all sizes alone, and of class 'all' it is mIoU. 'n/a' is a value that does not exist;
+    what is not computed for a line is empty. Areas are in pixels or, where relative, fractions of
+    the image's; scores are fractions.
+    """
+    scores = [f'{name}{end}' for name in (*BY_SIZE, 'IoU') for end in ('', '_minus_first')]
+    columns = [
+        *('model', 'class', 'range', 'relative', 'area_low', 'area_high'),
+        *('segments', 'images', 'pixels'),
+        *(f'{name}{end}' for name in scores for end in ('', '_low', '_high')),
+    ]
+    file = io.StringIO()
+    writer = csv.DictWriter(file, columns, lineterminator='\n')
+    writer.writeheader()
+    for line in _csv_lines(report):
+        writer.writerow({key: MISSING if x is None else x for key, x in line.items()})
+    return file.getvalue()
+
+
+def _csv_lines(report: dict) -> Iterator[dict]:
+    differences = {x['model']: x for x in report['differences']}
+    for model in report['models']:
+        parts = {'': model}
+        if model['name'] in differences:
+            parts['_minus_first'] = differences[model['name']]
+        lines = [(ALL_CLASSES, [_csv_values(parts, a) for a in range(len(model['sizes']))])]
+        for row in model['classes']:
+            iou = [dict(IoU=row['IoU']), *({} for _ in row['sizes'][1:])]
+            lines.append((row['name'], [x | y for x, y in zip(row['sizes'], iou, strict=True)]))
+        for name, cells in lines:
+            for size, values in zip(model['sizes'], cells, strict=True):
+                yield {
+                    'model': model['name'],
+                    'class': name,
+                    'range': size['name'],
+                    'relative': size['relative'],
+                    'area_low': size['low'],
+                    'area_high': 'inf' if size['high'] is None else size['high'],
+                    **values,
+                }
+
+
+def _csv_values(parts: dict[str, dict], a: int) -> dict:
+    """Counts and scores of one range; ``parts`` maps an ending of columns to whose scores."""
+    values = {key: parts['']['sizes'][a][key] for key in ('segments', 'images', 'pixels')}
+    for end, part in parts.items():
+        sources = {f'{name}{end}': (part['sizes'][a], name) for name in BY_SIZE}
+        if not a:
+            sources[f'IoU{end}'] = overall_scores(part), 'mIoU'
+        for column, (source, key) in sources.items():
+            values[column] = source[key]
+            low, high = source['intervals'].get(key, ('', ''))
+            values.update({f'{column}_low': low, f'{column}_high': high})
+    return values
 
 
 def _notices(total: SegmentCounts) -> list[str]:

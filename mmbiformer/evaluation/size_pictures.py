@@ -1,4 +1,4 @@
-"""Pictures of the report of :func:`size_report`: AP, errors and differences against size."""
+"""Pictures of reports: AP, errors, differences and recall of segments against size."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.figure import Figure
 
+from .segment_report import ranges_of
 from .tables import MISSING, excludes_zero, range_label, side_bounds
 from .tide import SUMMARIES, TYPES
 
@@ -57,13 +58,18 @@ class Bins:
         return np.diff(self.edges)[:, 0]
 
 
-def place_bins(ranges: Sequence[dict]) -> Bins:
-    """Lay out ranges: by their sides where each begins at the end of the one before."""
-    further = [i for i, size in enumerate(ranges) if not size['is_coco']]
+def place_bins(ranges: Sequence[dict], noun: str = 'object') -> Bins:
+    """Lay out ranges: by their sides where each begins at the end of the one before.
+
+    Args:
+        ranges (Sequence[dict]): Of a report; the first has all sizes, and is left out.
+        noun (str): What has a side.
+    """
+    further = [i for i, size in enumerate(ranges) if i and not size['is_coco']]
     positions = further or [1, 2, 3]  # small, medium, large
     chosen = [ranges[i] for i in positions]
     relative = chosen[0]['relative']
-    label = 'side of object (√area)' + (', % of √(image area)' if relative else ', px')
+    label = f'side of {noun} (√area)' + (', % of √(image area)' if relative else ', px')
     edges = _log_edges([side_bounds(size) for size in chosen])
     is_log = edges is not None
     return Bins(
@@ -96,32 +102,38 @@ def draw_ap(report: dict) -> Figure:
         report (dict): What :func:`size_report` returned.
     """
     bins = place_bins(report['ranges'])
-    figure, (top, bottom) = _new_figure((9, 5.8), 2, gridspec_kw=dict(height_ratios=[3.4, 1]))
-    lines = []
+    figure, (top, _) = _new_figure((9, 5.8), 2, gridspec_kw=dict(height_ratios=[3.4, 1]))
+    first = [report['models'][0]['sizes'][position] for position in bins.positions]
+    counts = [row['num_objects'] for row in first]
+    lines = _draw_models(top, report, bins, 'AP')
     shows_coco = bins.is_log and not report['ranges'][bins.positions[0]]['relative']
-    for i, model in enumerate(report['models']):
-        rows = [model['sizes'][position] for position in bins.positions]
-        x = _beside(bins, i, len(report['models']))
-        lines.append(_draw_values(top, x, rows, i, linestyle='-' if bins.is_log else 'none'))
-        if shows_coco:
-            _draw_coco(top, report['ranges'], model['sizes'], bins, COLORS[i % len(COLORS)])
-    first = report['models'][0]['sizes']
-    _mark_empty(top, bins, first)
+    for i, model in enumerate(report['models'] if shows_coco else ()):
+        _draw_coco(top, report['ranges'], model['sizes'], bins, COLORS[i % len(COLORS)])
     _legend(figure, lines, [model['name'] for model in report['models']])
     top.set_ylabel(f'{NOUNS[report["iou_type"]]} AP, points')
-    top.set_ylim(bottom=0)
-    top.tick_params(labelbottom=False)
+    _stack(figure, bins, counts, 'objects')
+    note = "dotted: AP in COCO's small, medium and large" if shows_coco else ''
+    _caption(figure, report, _describe(report), note)
+    return figure
 
-    counts = [first[position]['num_objects'] for position in bins.positions]
-    bars = bottom.bar(bins.centres, counts, 0.7 * bins.widths, color='#b9b9b9')
-    bottom.bar_label(bars, [f'{count:,}' for count in counts], padding=2, fontsize=8)
-    bottom.margins(y=0.25)
-    bottom.set_ylabel('objects')
-    bottom.yaxis.set_major_formatter('{x:,.0f}')
-    for axes in (top, bottom):
-        _dress(axes, bins)
-    bottom.set_xlabel(bins.label)
-    _caption(figure, report, "dotted: AP in COCO's small, medium and large" if shows_coco else '')
+
+def draw_segments(report: dict) -> Figure:
+    """Recall of pixels and of segments of each model in each range, and numbers of segments.
+
+    Args:
+        report (dict): What :func:`segment_report` returned.
+    """
+    bins = place_bins(ranges_of(report), 'segment')
+    figure, panels = _new_figure((9, 8), 3, gridspec_kw=dict(height_ratios=[2.6, 2.6, 1]))
+    first = report['models'][0]
+    counts = [first['sizes'][position]['segments'] for position in bins.positions]
+    for axes, kind in zip(panels, ('pixel_recall', 'segments_found'), strict=False):
+        lines = _draw_models(axes, report, bins, kind)
+        axes.set_ylabel(f'{kind.replace("_", " ")}, %')
+    _legend(figure, lines, [model['name'] for model in report['models']])
+    _stack(figure, bins, counts, 'segments')
+    images, segments = first['totals']['images'], first['sizes'][0]['segments']
+    _caption(figure, report, f'{images:,} images, {segments:,} segments')
     return figure
 
 
@@ -157,7 +169,8 @@ def draw_errors(report: dict) -> Figure:
     for axes in panels[len(kinds) // 2 :]:
         axes.set_xlabel(bins.label.removesuffix(LOG), fontsize=8)
     _legend(figure, bars, [model['name'] for model in report['models']])
-    _caption(figure, report, 'AP50 that mending a type of error gains; costs do not add up', False)
+    note = 'AP50 that mending a type of error gains; costs do not add up'
+    _caption(figure, report, _describe(report), note, has_intervals=False)
     return figure
 
 
@@ -173,16 +186,18 @@ def draw_differences(report: dict) -> Figure:
     for i, difference in enumerate(differences):
         rows = [difference['sizes'][position] for position in bins.positions]
         x = _beside(bins, i, len(differences))
-        lines.append(_draw_values(axes, x, rows, i + 1, **options))
+        lines.append(_draw_values(axes, x, rows, 'AP', i + 1, **options))
         differs = ['intervals' in row and excludes_zero(row['intervals']['AP']) for row in rows]
         known = _points(row['AP'] for row in rows)[differs]
         axes.plot(x[differs], known, **_style(i + 1), linestyle='none', zorder=4)
-    _mark_empty(axes, bins, report['models'][0]['sizes'])
+    first = report['models'][0]['sizes']
+    _mark_empty(axes, bins, [first[position]['num_objects'] for position in bins.positions])
     _legend(figure, lines, [f'{x["model"]} minus {x["minus"]}' for x in differences])
     axes.set_ylabel(f'difference in {NOUNS[report["iou_type"]]} AP, points')
     _dress(axes, bins)
     axes.set_xlabel(bins.label)
-    _caption(figure, report, 'filled: the interval excludes 0' if report['bootstrap'] else '')
+    note = 'filled: the interval excludes 0' if report['bootstrap'] else ''
+    _caption(figure, report, _describe(report), note)
     return figure
 
 
@@ -210,16 +225,27 @@ def _style(model: int) -> dict:
     return dict(color=COLORS[model % len(COLORS)], marker=MARKERS[model % len(MARKERS)], ms=6)
 
 
+def _draw_models(axes: 'Axes', report: dict, bins: Bins, kind: str) -> list['Line2D']:
+    """A score of each model in each range."""
+    lines = []
+    for i, model in enumerate(report['models']):
+        rows = [model['sizes'][position] for position in bins.positions]
+        x = _beside(bins, i, len(report['models']))
+        style = '-' if bins.is_log else 'none'
+        lines.append(_draw_values(axes, x, rows, kind, i, linestyle=style))
+    return lines
+
+
 def _draw_values(
-    axes: 'Axes', x: np.ndarray, rows: Sequence[dict], model: int, **options
+    axes: 'Axes', x: np.ndarray, rows: Sequence[dict], kind: str, model: int, **options
 ) -> 'Line2D':
-    """AP at x with whiskers; a line breaks where there is none."""
-    values = _points(row['AP'] for row in rows)
+    """A score at x with whiskers; a line breaks where there is none."""
+    values = _points(row[kind] for row in rows)
     # Not clipped: markers at 0 lie on the axis.
     style = dict(zorder=3, lw=1.8, clip_on=False, **_style(model), **options)
     (line,) = axes.plot(x, values, **style)
-    if all('intervals' in row for row in rows):
-        bounds = zip(*(row['intervals']['AP'] for row in rows), strict=True)
+    if all(row.get('intervals') for row in rows):
+        bounds = zip(*(row['intervals'][kind] for row in rows), strict=True)
         axes.vlines(x, *map(_points, bounds), color=_style(model)['color'], lw=4, alpha=0.35)
     return line
 
@@ -235,9 +261,26 @@ def _draw_coco(
             axes.hlines(100 * row['AP'], *ends, color=color, lw=1.2, linestyle=(0, (1, 1.5)))
 
 
-def _mark_empty(axes: 'Axes', bins: Bins, rows: Sequence[dict]) -> None:
-    for x, position in zip(bins.centres, bins.positions, strict=True):
-        if not rows[position]['num_objects']:
+def _stack(figure: Figure, bins: Bins, counts: Sequence[int], noun: str) -> None:
+    """Fill the last panel with bars of counts; it carries the x axis of those above it."""
+    *above, last = figure.axes
+    for axes in above:
+        _mark_empty(axes, bins, counts)
+        axes.set_ylim(bottom=0)
+        axes.tick_params(labelbottom=False)
+    bars = last.bar(bins.centres, counts, 0.7 * bins.widths, color='#b9b9b9')
+    last.bar_label(bars, [f'{count:,}' for count in counts], padding=2, fontsize=8)
+    last.margins(y=0.25)
+    last.set_ylabel(noun)
+    last.yaxis.set_major_formatter('{x:,.0f}')
+    for axes in figure.axes:
+        _dress(axes, bins)
+    last.set_xlabel(bins.label)
+
+
+def _mark_empty(axes: 'Axes', bins: Bins, counts: Sequence[int]) -> None:
+    for x, count in zip(bins.centres, counts, strict=True):
+        if not count:
             _write_missing(axes, x)
 
 
@@ -255,13 +298,17 @@ def _legend(figure: Figure, handles: Sequence, names: Sequence[str]) -> None:
         text.set_parse_math(False)
 
 
-def _caption(figure: Figure, report: dict, note: str, has_intervals: bool = True) -> None:
+def _describe(report: dict) -> str:
+    truth = report['ground_truth']
+    name = PurePath(truth['path']).name
+    return f'{name}: {truth["num_images"]:,} images, {truth["num_objects"]:,} objects'
+
+
+def _caption(
+    figure: Figure, report: dict, subject: str, note: str = '', has_intervals: bool = True
+) -> None:
     """Below all panels: what was evaluated, and what the marks mean."""
-    truth, bootstrap = report['ground_truth'], report['bootstrap']
-    parts = [
-        f'{PurePath(truth["path"]).name}: {truth["num_images"]:,} images, '
-        f'{truth["num_objects"]:,} objects'
-    ]
+    parts, bootstrap = [subject], report['bootstrap']
     if bootstrap and has_intervals:
         parts.append(
             f'pale bars: {100 * bootstrap["confidence"]:g} % intervals, '

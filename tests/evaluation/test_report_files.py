@@ -7,11 +7,13 @@ from datetime import datetime
 import cv2
 import numpy as np
 import pytest
+from segment_reports import make_segment_report
 from size_reports import make_report
 
 from mmbiformer import __version__
-from mmbiformer.evaluation.report_files import write_report
+from mmbiformer.evaluation.report_files import write_report, write_segment_report
 from mmbiformer.evaluation.resampling import Bootstrap
+from mmbiformer.evaluation.segment_report import segment_csv
 from mmbiformer.evaluation.tables import report_csv
 
 
@@ -81,3 +83,25 @@ def test_nothing_is_written_of_a_report_that_cannot_be_drawn(single, tmp_path):
     with pytest.raises(TypeError):
         write_report(broken, tmp_path / 'out')
     assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize('bootstrap', [None, Bootstrap(20)])
+@pytest.mark.parametrize('names', [('only',), ('plain', 'better')])
+def test_all_files_of_a_segment_report(names, bootstrap, tmp_path):
+    report = make_segment_report(names, bootstrap=bootstrap)
+    (tmp_path / 'segment_sizes.html').write_text('earlier')
+    paths = write_segment_report(report, tmp_path, command='make x')
+    assert {key: path.name for key, path in paths.items()} == {
+        key: f'segment_sizes.{key}' for key in ('json', 'csv', 'html', 'png')
+    }
+    assert sorted(tmp_path.iterdir()) == sorted(paths.values())
+    content = json.loads(paths['json'].read_text())
+    made = content.pop('made')
+    assert content == report
+    assert made['command'] == 'make x' and made['version'] == __version__
+    assert paths['csv'].read_text() == segment_csv(report)
+    html = paths['html'].read_text()
+    assert made['date'] in html and 'make x' in html
+    assert '<title>Segmentation across segment sizes</title>' in html
+    height, width, _ = cv2.imread(str(paths['png'])).shape
+    assert width > 1200 and height > 1000

@@ -1,4 +1,4 @@
-"""What is drawn is what the report says."""
+"""What is drawn is what the reports say."""
 
 import copy
 import io
@@ -7,14 +7,18 @@ from math import log2
 import numpy as np
 import pytest
 from matplotlib.colors import to_rgba
+from segment_reports import ALONE, EMPTY, make_segment_report
 from size_reports import HOSTILE, make_report
 
 from mmbiformer.evaluation.resampling import Bootstrap
+from mmbiformer.evaluation.segment_report import ranges_of
+from mmbiformer.evaluation.segment_sizes import segment_ranges
 from mmbiformer.evaluation.size_pictures import (
     COLORS,
     draw_ap,
     draw_differences,
     draw_errors,
+    draw_segments,
     place_bins,
 )
 from mmbiformer.evaluation.sizes import COCO_RANGES, size_ranges
@@ -183,3 +187,41 @@ def test_masks_and_names_that_look_like_formulas():
     for figure in figures[:2]:
         names = [x.get_text() for x in figure.legends[0].get_texts()]
         assert names == ['_a', 'b$c_{$', HOSTILE]
+
+
+def test_recall_of_segments():
+    report = make_segment_report(('x', '$y_$'), bootstrap=Bootstrap(40))
+    figure = draw_segments(report)
+    write(figure)
+    *panels, bottom = figure.axes
+    bins = place_bins(ranges_of(report), 'segment')
+    assert bins.positions == [1, 2, 3, 4, 5, 6] and bins.is_log
+    for axes, kind in zip(panels, ('pixel_recall', 'segments_found'), strict=True):
+        curves = [x for x in axes.lines if x.get_marker() != 'None']
+        assert [x.get_color() for x in curves] == list(COLORS[:2])
+        for line, model in zip(curves, report['models'], strict=True):
+            values = points(row[kind] for row in model['sizes'][1:])
+            np.testing.assert_array_equal(line.get_ydata(), values)
+        bounds = [x['intervals'][kind] for m in report['models'] for x in m['sizes'][1:ALONE]]
+        np.testing.assert_allclose(whiskers(axes), [points(x) for x in bounds])
+        (missing,) = [x for x in axes.texts if x.get_text() == 'n/a']
+        assert missing.get_position()[0] == bins.centres[EMPTY - 1]
+        assert axes.get_ylabel() == f'{kind.replace("_", " ")}, %' and axes.get_ylim()[0] == 0
+    heights = [x.get_height() for x in bottom.patches]
+    assert heights == [x['segments'] for x in report['models'][0]['sizes'][1:]]
+    assert bottom.get_ylabel() == 'segments'
+    assert bottom.get_xlabel() == 'side of segment (√area), px, log scale'
+    assert [x.get_text() for x in figure.legends[0].get_texts()] == ['x', '$y_$']
+    caption = figure.get_supxlabel()
+    segments = report['models'][0]['sizes'][0]['segments']
+    assert caption.startswith(f'8 images, {segments} segments; pale bars: 95 % intervals, 40 ')
+
+
+def test_recall_of_segments_without_bootstrap_in_ranges_that_overlap():
+    ranges = segment_ranges('relative_side', dict(low=(0, 0.4), high=(0.2, 2)))
+    figure = draw_segments(make_segment_report(('x',), ranges))
+    write(figure)
+    assert not any(whiskers(axes) for axes in figure.axes)
+    assert figure.axes[-1].get_xlabel() == 'side of segment (√area), % of √(image area)'
+    assert figure.axes[0].lines[0].get_linestyle() == 'None'
+    assert 'pale bars' not in figure.get_supxlabel()

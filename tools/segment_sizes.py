@@ -1,0 +1,58 @@
+"""Segmentation by the size of segments: IoU per class, and what is found of segments of each size.
+
+python tools/test.py CONFIG CHECKPOINT --out predictions      # label maps of an mmseg model
+python tools/segment_sizes.py --gt-dir annotations/validation --pred-dirs predictions \\
+  --classes ade20k --reduce-zero-label
+"""
+
+import argparse
+import shlex
+import sys
+
+from mmbiformer.cli import run_tool
+
+
+def main() -> None:
+    # Only now, so that run_tool can say which package is missing.
+    from mmbiformer.evaluation.class_names import read_class_names
+    from mmbiformer.evaluation.judge_files import (
+        add_size_options,
+        judge_folders,
+        name_results,
+        read_size_options,
+    )
+    from mmbiformer.evaluation.report_files import write_segment_report
+    from mmbiformer.evaluation.segment_report import segment_report_text
+
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('--gt-dir', required=True, help='folder of ground-truth label maps (PNG)')
+    parser.add_argument(
+        '--pred-dirs', required=True, nargs='+', help='of predicted ones; compared with the first'
+    )
+    parser.add_argument(
+        '--classes', required=True, help='a data set of mmseg, as ade20k, or a file of names'
+    )
+    parser.add_argument(
+        '--reduce-zero-label', action='store_true', help='0 is no class, classes begin with 1'
+    )
+    add_size_options(parser, 'work_dirs/segment_sizes')
+    args = parser.parse_args()
+    ranges, bootstrap = read_size_options(args)
+    report = judge_folders(
+        args.gt_dir,
+        name_results(args.pred_dirs),
+        read_class_names(args.classes),
+        ranges,
+        reduce_zero_label=args.reduce_zero_label,
+        bootstrap=bootstrap,
+    )
+    print(segment_report_text(report))
+    command = shlex.join(['python', 'tools/segment_sizes.py', *sys.argv[1:]])
+    for path in write_segment_report(report, args.out_dir, command=command).values():
+        print(f'wrote {path}')
+
+
+if __name__ == '__main__':
+    run_tool(main, needs=())
