@@ -16,7 +16,7 @@ from .segment_files import FolderCounts
 from .segment_sizes import BY_SIZE, SegmentCounts, images_by_size, score_intervals, scores, share
 from .sizes import SizeRange
 
-MISSING = 'n/a'
+MISSING = 'n/a'  # as .tables, which needs COCO's evaluation and so is not imported here
 ALL_CLASSES = 'all'
 LEGEND = (
     'segments are 8-connected; pixel recall: share of all their pixels that are right; class '
