@@ -2,7 +2,7 @@
 
 python tools/size_ap.py --ann instances_val2017.json --results A.json B.json --images val2017
 python tools/size_ap.py --config CONFIG --checkpoint CHECKPOINT --data-root data/coco
-python tools/size_ap.py --ann GT.json --results A.json --ranges tiny=0-16 small=16-32 rest=32-
+python tools/size_ap.py --ann GT.json --results A.json --ranges tiny=0-16 little=16-32 rest=32-
 """
 
 import argparse
@@ -42,9 +42,11 @@ def main() -> None:
     parser.add_argument('--iou-type', choices=['bbox', 'segm'], help='default: what results hold')
     add_size_options(parser, 'work_dirs/size_ap')
     args = parser.parse_args()
-    given = [bool(args.ann and args.results), bool(args.config and args.checkpoint)]
-    if sum(given) != 1:
-        raise UserError('give either --ann and --results, or --config and --checkpoint')
+    files, model = (args.ann, args.results), (args.config, args.checkpoint)
+    if not ((all(files) and not any(model)) or (all(model) and not any((*files, args.images)))):
+        raise UserError(
+            'give either --ann and --results (and --images), or --config and --checkpoint'
+        )
     ranges, bootstrap = read_size_options(args)
     annotations, results, images = args.ann, args.results, args.images
     if args.config:

@@ -77,7 +77,9 @@ def write_results(cfg: Config, checkpoint: str, prefix: str | Path) -> Results:
 def _coco_evaluator(cfg: Config) -> ConfigDict:
     evaluators = cfg.get('test_evaluator') or []
     for evaluator in evaluators if isinstance(evaluators, list) else [evaluators]:
-        if str(evaluator.get('type')).rpartition('.')[2] in ('CocoMetric', 'SizeCocoMetric'):
+        kind = evaluator.get('type')  # a name, or the class itself in a pure Python config
+        name = kind if isinstance(kind, str) else kind.__name__
+        if name.rpartition('.')[2] in ('CocoMetric', 'SizeCocoMetric'):
             return evaluator
     raise UserError(
         'the config has no CocoMetric among its test_evaluator, which detections in COCO format '

@@ -113,7 +113,8 @@ def size_benchmark(
         folder = Path(out_dir, setting, f'report_seed{seed}')
         title = f'Size benchmark, setting {setting}, seed {seed}'
         files = write_report(report, folder, image_dir=images, title=title)
-        parts.append(f'{title}\n\n{report_text(report)}\n\nreport    {files["html"]}')
+        note = 'each model was trained once: intervals and marks are over images alone'
+        parts.append(f'{title}\n\n{report_text(report)}\n{note}\n\nreport    {files["html"]}')
     return '\n\n'.join(parts)
 
 

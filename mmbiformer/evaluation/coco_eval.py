@@ -11,6 +11,8 @@ import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
 from faster_coco_eval.core import mask as mask_api
 
+from mmbiformer.errors import UserError
+
 from .coco_files import Detections, GroundTruth
 from .sizes import COCO_RANGES, SizeRange
 
@@ -170,7 +172,12 @@ def evaluate(
         if getattr(side, kind) is None:
             raise ValueError(f"'{side.path}' lacks {kind} for iou_type '{iou_type}'")
     if has_masks:
-        areas = np.asarray(mask_api.area(detections.segmentations), np.float64)
+        try:
+            areas = np.asarray(mask_api.area(detections.segmentations), np.float64)
+        except (RuntimeError, ValueError) as error:
+            raise UserError(
+                f"'{detections.path}' has a mask that cannot be decoded: {error}"
+            ) from error
     else:
         areas = detections.boxes[:, 2] * detections.boxes[:, 3]
     ranges = (*COCO_RANGES, *ranges)

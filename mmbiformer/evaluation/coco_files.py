@@ -52,7 +52,8 @@ class GroundTruth:
             UserError: If an image has no size.
         """
         for image in self.images:
-            if not (image.get('height', 0) > 0 and image.get('width', 0) > 0):
+            sides = image.get('height'), image.get('width')
+            if not all(_is_number(side) and side > 0 for side in sides):
                 raise UserError(
                     f"image {image['id']} of '{self.path}' has no height and width, which "
                     'relative sizes and masks need: add them'
@@ -116,11 +117,14 @@ def ground_truth_of(content: dict, path: str, categories: Sequence | None = None
     known = {x['id'] for x in content['categories']}
 
     def check(record: dict) -> str | None:
-        if record.get('category_id') not in known:
+        category = record.get('category_id')
+        if type(category) not in (int, str) or category not in known:
             return f'category_id {record.get("category_id")!r}, which is not among its categories'
         if not _is_number(record.get('area')) or record['area'] < 0:
             return f"area {record.get('area')!r}: COCO's evaluation needs it, in pixels"
-        return _box_problem(record)
+        if record.get('iscrowd', 0) not in (0, 1):
+            return f'iscrowd {record["iscrowd"]!r}, neither 0 nor 1'
+        return _box_problem(record) or _mask_problem(record.get('segmentation'))
 
     image = _positions(records, 'image_id', [x['id'] for x in images], path)
     _check_records(records, check, path)
@@ -207,6 +211,8 @@ def detections_of(records: Any, path: str, ground_truth: GroundTruth) -> Detecti
         records, 'category_id', ground_truth.category_ids, path, ground_truth.path
     )
     _check_records(records, check, path)
+    if has_masks:
+        _check_mask_sizes(records, image, path, ground_truth)
     return Detections(
         path=path,
         image=image,
@@ -245,9 +251,13 @@ def _read_json(path: str | Path) -> Any:
 
 def _check_ids(records: list, key: str, path: str) -> None:
     seen = set()
+    kinds = set()
     for position, record in enumerate(records):
-        if not isinstance(record, dict) or not isinstance(record.get('id'), int | str):
-            raise UserError(f"record {position} of {key} of '{path}' has no id")
+        value = record.get('id') if isinstance(record, dict) else None
+        kinds.add(type(value))
+        if type(value) not in (int, str) or len(kinds) > 1:
+            problem = 'has no id' if value is None else f'has the id {value!r}: use whole numbers'
+            raise UserError(f"record {position} of {key} of '{path}' {problem}")
         if record['id'] in seen:
             raise UserError(f"{key} of '{path}' have the id {record['id']} twice")
         seen.add(record['id'])
@@ -300,17 +310,56 @@ def _name(record: Any, position: int, path: str) -> str:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and isfinite(value)
+    try:
+        return isinstance(value, int | float) and type(value) is not bool and isfinite(value)
+    except OverflowError:  # a whole number beyond floats
+        return False
 
 
 def _is_rle(value: Any) -> bool:
-    return isinstance(value, dict) and {'size', 'counts'} <= value.keys()
+    return (
+        isinstance(value, dict)
+        and {'size', 'counts'} <= value.keys()
+        and isinstance(value['counts'], str | bytes)
+    )
+
+
+def _mask_problem(value: Any) -> str | None:
+    """Of the segmentation of an object: RLE, counts compressed or not, or polygons."""
+    if not value:
+        return None
+    if isinstance(value, dict):
+        is_mask = {'size', 'counts'} <= value.keys() and isinstance(
+            value['counts'], str | bytes | list
+        )
+    else:
+        is_mask = isinstance(value, list) and all(
+            isinstance(x, list) and len(x) >= 6 and len(x) % 2 == 0 and all(map(_is_number, x))
+            for x in value
+        )
+    return None if is_mask else 'a segmentation that is neither polygons nor run-length encoded'
+
+
+def _check_mask_sizes(
+    records: list[dict], image: np.ndarray, path: str, ground_truth: GroundTruth
+) -> None:
+    _ = ground_truth.image_areas  # checks that there are sizes
+    for position, (record, i) in enumerate(zip(records, image.tolist(), strict=True)):
+        own = list(record['segmentation']['size'])
+        size = [ground_truth.images[i][side] for side in ('height', 'width')]
+        if own != size:
+            raise UserError(
+                f'{_name(record, position, path)} has a mask of height and width {own}, its image '
+                f'has {size}: masks are of the size of the original image'
+            )
 
 
 def _box_problem(record: dict) -> str | None:
     box = record.get('bbox')
     if not isinstance(box, list | tuple) or len(box) != 4 or not all(map(_is_number, box)):
         return f'bbox {box!r}, not four finite numbers x, y, width, height'
+    if min(box[2:]) < 0:
+        return f'bbox {box!r}, of negative width or height'
     return None
 
 

@@ -40,6 +40,8 @@ def judge_files(
         UserError: If a file or a record in it does not fit; names them.
     """
     ground_truth = read_ground_truth(annotations)
+    if ground_truth.crowd.all():
+        raise UserError(f"'{annotations}' has no objects, so there is nothing to judge by")
     models = {name: read_detections(path, ground_truth) for name, path in results.items()}
     if iou_type is None:
         has_boxes = all(x.boxes is not None for x in models.values())
@@ -141,7 +143,9 @@ def read_size_options(args: Namespace) -> tuple[tuple[SizeRange, ...], Bootstrap
     Raises:
         UserError: If a range or a number is none.
     """
-    if args.bootstrap < 0 or args.seed < 0:
-        raise UserError(f'--bootstrap {args.bootstrap} --seed {args.seed}: give numbers from 0 on')
+    if args.seed < 0:
+        raise UserError(f'--seed {args.seed}: give a number from 0 on')
+    if args.bootstrap and args.bootstrap < 100:
+        raise UserError(f'--bootstrap {args.bootstrap}: give 100 or more, or 0 for no intervals')
     bootstrap = Bootstrap(args.bootstrap, args.seed) if args.bootstrap else None
     return parse_ranges(args.measure, args.ranges), bootstrap

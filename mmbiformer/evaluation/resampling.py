@@ -8,6 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 CONFIDENCE = 0.95
+# Where fewer images have objects, resamples differ too little: of 5 images a 95 % interval holds
+# the true mean in 91 % of cases, of 2 in half of them.
+MIN_IMAGES = 5
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,7 @@ def draw_weights(num_images: int, num_resamples: int, seed: int) -> np.ndarray:
 
 
 def interval(
-    values: np.ndarray, estimate: np.ndarray, least: float = 0
+    values: np.ndarray, estimate: np.ndarray, is_difference: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
     """95 % intervals around estimates.
 
@@ -38,7 +41,9 @@ def interval(
     Args:
         values (np.ndarray): Of the resamples, (..., W); nan in those that have none.
         estimate (np.ndarray): Of all images, (...).
-        least (float): No interval goes below it, nor above 1: 0 for scores, -1 for differences.
+        is_difference (bool): Of two scores on the same resamples. The interval then holds the
+            percentiles as they are too: with few objects a difference is 0 in many resamples, and
+            to move them would let it exclude 0 by chance.
 
     Returns:
         tuple: Low and high, (...) each; nan where no resample has a value.
@@ -48,6 +53,10 @@ def interval(
     for index in np.ndindex(values.shape[:-1]):
         known = values[index][~np.isnan(values[index])]
         if known.size:
-            ends = np.quantile(known, (tail, 1 - tail)) - known.mean() + estimate[index]
-            bounds[(slice(None), *index)] = ends.clip(least, 1)
+            plain = np.quantile(known, (tail, 1 - tail))
+            low, high = plain - known.mean() + estimate[index]
+            if is_difference:
+                low, high = min(low, plain[0]), max(high, plain[1])
+            ends = np.clip((low, high), -1 if is_difference else 0, 1)
+            bounds[(slice(None), *index)] = ends
     return bounds[0], bounds[1]

@@ -16,7 +16,7 @@ from math import inf
 import cv2
 import numpy as np
 
-from .resampling import draw_weights, interval
+from .resampling import MIN_IMAGES, draw_weights, interval
 from .sizes import SizeRange, size_ranges
 
 ALL_SIZES = SizeRange('all', 0.0, inf)
@@ -239,7 +239,7 @@ def score_intervals(
 
     Returns:
         dict: Low and high of mIoU, (2, ), and of the scores by size, (A, 2). Resamples without a
-        pixel in a range are left out there; nan where fewer than two images have any.
+        pixel in a range are left out there; nan where fewer than 5 images have any.
 
     Raises:
         ValueError: If the reference has another ground truth.
@@ -260,9 +260,11 @@ def score_intervals(
     intervals = {}
     for name, parts in samples.items():
         values = np.moveaxis(np.concatenate(parts), 0, -1)
-        ends = interval(values[..., 1:], values[..., 0], 0 if reference is None else -1)
+        ends = interval(values[..., 1:], values[..., 0], reference is not None)
         support = images if name in BY_SIZE else images[0]
-        intervals[name] = np.where(support[..., None] > 1, np.stack(ends, axis=-1), np.nan)
+        intervals[name] = np.where(
+            support[..., None] >= MIN_IMAGES, np.stack(ends, axis=-1), np.nan
+        )
     return intervals
 
 

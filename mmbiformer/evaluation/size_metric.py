@@ -117,7 +117,9 @@ class SizeCocoMetric(CocoMetric):
 
     def _metrics(self, evaluation: SizeEvaluation) -> dict[str, float]:
         ap, num_objects = evaluation.average_precision, evaluation.num_objects
-        metrics = {NAMES.get(key, key): value for key, value in coco_summary(evaluation).items()}
+        metrics = _Once()
+        for key, value in coco_summary(evaluation).items():
+            metrics[NAMES.get(key, key)] = value
         for a, size in enumerate(evaluation.ranges):
             if size not in COCO_RANGES:
                 metrics[f'mAP_{size.name}'] = ap(a)
@@ -128,6 +130,15 @@ class SizeCocoMetric(CocoMetric):
                 for a, size in enumerate(evaluation.ranges[1:], 1):
                     metrics[f'mAP_{size.name}_{category}'] = ap(a, category=k)
         return metrics
+
+
+class _Once(dict):
+    """Metrics of names of their own: a range or class may be called as something else is."""
+
+    def __setitem__(self, key: str, value: float) -> None:
+        if key in self:
+            raise ValueError(f"two metrics would be '{key}': rename the size range or class")
+        super().__setitem__(key, value)
 
 
 def _table(evaluation: SizeEvaluation) -> str:

@@ -14,7 +14,7 @@ from .bootstrap import KINDS, mean_ap, weighted_ap
 from .coco_eval import IOU_THRESHOLDS, MAX_DETECTIONS, SizeEvaluation, evaluate
 from .coco_files import Detections, GroundTruth
 from .matches import match
-from .resampling import CONFIDENCE, Bootstrap, draw_weights, interval
+from .resampling import CONFIDENCE, MIN_IMAGES, Bootstrap, draw_weights, interval
 from .sizes import COCO_RANGES, SizeRange
 from .tide import SUMMARIES, TYPES, analyse_errors
 from .worst_images import best_threshold, worst_images
@@ -35,8 +35,8 @@ def size_report(
         models (dict): name -> what it detected. Further ones are compared with the first.
         ranges (Sequence[SizeRange]): Besides COCO's own.
         iou_type (str): 'bbox' or 'segm'.
-        bootstrap (Bootstrap, optional): Where given, AP comes with intervals; not where fewer than
-            two images have objects, as resamples of one image do not differ.
+        bootstrap (Bootstrap, optional): Where given, AP comes with intervals; not where fewer
+            than 5 images have objects, as their resamples differ too little.
         progress (bool): Show bars.
 
     Returns:
@@ -99,8 +99,8 @@ def _model(
         by_category = weighted_ap(evaluation, matches, weights, progress)
         resampled = mean_ap(by_category)
         in_range, in_category = _num_images(evaluation)
-        bounds = _where(in_range > 1, _interval(resampled))
-        category_bounds = _where(in_category > 1, _interval(by_category[0]))
+        bounds = _where(in_range >= MIN_IMAGES, _interval(resampled))
+        category_bounds = _where(in_category >= MIN_IMAGES, _interval(by_category[0]))
 
     ap, ar = evaluation.average_precision, evaluation.average_recall
     sizes = []
@@ -166,8 +166,8 @@ def _num_images(evaluation: SizeEvaluation) -> tuple[np.ndarray, np.ndarray]:
     return of_range, of_category
 
 
-def _interval(values: np.ndarray, least: float = 0) -> tuple[np.ndarray, np.ndarray]:
-    return interval(values[..., 1:], values[..., 0], least)
+def _interval(values: np.ndarray, is_difference: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    return interval(values[..., 1:], values[..., 0], is_difference)
 
 
 def _where(known: np.ndarray, bounds: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -216,7 +216,7 @@ def _difference(
             known = row[kind] is not None
             cell[kind] = own[kind] - row[kind] if known else None
         if first_ap is not None:
-            low, high = _interval(other_ap[:, a] - first_ap[:, a], -1)
+            low, high = _interval(other_ap[:, a] - first_ap[:, a], True)
             is_known = None not in row['intervals']['AP']
             cell['intervals'] = {
                 kind: [_value(low[i]), _value(high[i])] if is_known else [None, None]

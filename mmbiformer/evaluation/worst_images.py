@@ -21,7 +21,9 @@ def best_threshold(evaluation: SizeEvaluation, matches: Matches) -> tuple[float,
     order = np.argsort(-scores, kind='stable')
     true, false = is_true[order].cumsum(), is_false[order].cumsum()
     f1 = 2 * true / np.maximum(true + false + counts.sum(), 1)
-    best = int(f1.argmax())
+    # Equal scores are above a threshold together.
+    is_last = np.diff(scores[order], append=-np.inf) != 0
+    best = int(np.where(is_last, f1, -1).argmax())
     return float(scores[order][best]), float(f1[best])
 
 

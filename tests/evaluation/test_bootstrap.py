@@ -137,7 +137,15 @@ def test_interval_is_around_the_estimate_and_within_its_limits():
     values = np.arange(1001.0) / 1000
     np.testing.assert_allclose(interval(values, np.array(0.4)), (0, 0.875))
     np.testing.assert_allclose(interval(values, np.array(0.9)), (0.425, 1))
-    np.testing.assert_allclose(interval(values - 0.5, np.array(0.1), -1), (-0.375, 0.575))
+
+
+def test_the_interval_of_a_difference_holds_the_percentiles_too():
+    values = np.arange(1001.0) / 1000 - 0.5
+    np.testing.assert_allclose(interval(values, np.array(0.1), True), (-0.475, 0.575))
+    # One object more, found in one image: no resample without that image differs.
+    drawn = np.repeat([0, 0.01, 0.02, 0.03], [368, 368, 184, 80])
+    low, high = interval(drawn, np.array(0.01), True)
+    assert low <= 0 < high
 
 
 def test_interval_of_a_mean_is_as_wide_as_theory_says():

@@ -122,6 +122,14 @@ def test_files_that_are_no_ground_truth(tmp_path, text, message):
         (dict(bbox=[1, 2, 3]), "record 1 of 'gt' .* has bbox"),
         (dict(bbox=None), "record 1 of 'gt' .* has bbox None"),
         (dict(id=1), "annotations of 'gt' have the id 1 twice"),
+        (dict(id='x'), "record 1 of annotations of 'gt' has the id 'x': use whole numbers"),
+        (dict(id=2.0), "record 1 of annotations of 'gt' has the id 2.0: use whole"),
+        (dict(category_id=[1]), "record 1 of 'gt' .* has category_id .1., which is not among"),
+        (dict(iscrowd='0'), "record 1 of 'gt' .* has iscrowd '0', neither 0 nor 1"),
+        (dict(bbox=[1, 2, -3, 4]), "record 1 of 'gt' .* of negative width or height"),
+        (dict(segmentation=[[1, 2]]), "record 1 of 'gt' .* has a segmentation that is neither"),
+        (dict(segmentation=[[1, 2, NAN, 3, 4, 5]]), "record 1 of 'gt' .* a segmentation"),
+        (dict(segmentation='x'), "record 1 of 'gt' .* a segmentation that is neither polygons"),
     ],
 )
 def test_wrong_annotations(sample, change, message):
@@ -139,6 +147,9 @@ def test_wrong_annotations(sample, change, message):
         (dict(score=NAN), "record 1 of 'dt' .* has score nan, not a finite number"),
         (dict(score=None), "record 1 of 'dt' .* has score None"),
         (dict(score='0.5'), "record 1 of 'dt' .* has score '0.5'"),
+        (dict(score=True), "record 1 of 'dt' .* has score True"),
+        (dict(score=10**400), "record 1 of 'dt' .* has score 1000"),
+        (dict(bbox=[1, 2, 3, -4]), "record 1 of 'dt' .* of negative width or height"),
         (dict(bbox=[1, 2, 3, float('inf')]), "record 1 of 'dt' .* has bbox"),
     ],
 )
@@ -191,5 +202,18 @@ def test_images_without_a_size(sample):
     content, _ = sample
     del content['images'][1]['height']
     name = content['images'][1]['id']
-    with pytest.raises(UserError, match=f"image {name} of 'gt' has no height and width"):
-        _ = ground_truth_of(content, 'gt').image_areas
+    for height in (None, '480', 0, NAN):
+        with pytest.raises(UserError, match=f"image {name} of 'gt' has no height and width"):
+            _ = ground_truth_of(content, 'gt').image_areas
+        content['images'][1]['height'] = height
+
+
+def test_masks_of_another_size_than_the_image(sample):
+    content, results = with_masks(*sample)
+    ground_truth = ground_truth_of(content, 'gt')
+    results[2]['segmentation'] = {**results[2]['segmentation'], 'size': [100, 200]}
+    message = (
+        r"record 2 of 'dt' .* a mask of height and width .100, 200., its image has .200, 200."
+    )
+    with pytest.raises(UserError, match=message):
+        detections_of(results, 'dt', ground_truth)

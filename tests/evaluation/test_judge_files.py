@@ -57,6 +57,21 @@ def test_what_a_file_lacks_is_named(files):
         judge(files, 'masks')
 
 
+def test_a_ground_truth_without_objects_judges_nothing(files):
+    content = json.loads(files['gt'].read_text())
+    files['gt'].write_text(json.dumps({**content, 'annotations': []}))
+    with pytest.raises(UserError, match=r"gt.json' has no objects"):
+        judge(files, 'boxes')
+
+
+def test_masks_that_cannot_be_decoded(files):
+    results = json.loads(files['masks'].read_text())
+    results[0]['segmentation']['counts'] = 'no mask'
+    files['masks'].write_text(json.dumps(results))
+    with pytest.raises(UserError, match=r"masks.json' has a mask that cannot be decoded"):
+        judge(files, 'masks')
+
+
 def test_names_of_files():
     assert list(name_results(['a/swin.bbox.json', 'b/biformer.json'])) == ['swin', 'biformer']
     assert list(name_results(['a/best.segm.json', 'b/best.segm.json'])) == ['a/best', 'b/best']
@@ -81,7 +96,7 @@ def test_options():
     )
     assert ranges == size_ranges('relative_side', dict(few=(0, 0.1), rest=(0.1, float('inf'))))
     assert bootstrap is None
-    assert read('--bootstrap', '20', '--seed', '3')[1].seed == 3
+    assert read('--bootstrap', '100', '--seed', '3')[1].seed == 3
 
 
 @pytest.mark.parametrize(
@@ -93,7 +108,7 @@ def test_options():
         (('--ranges', '=1-2'), 'write NAME=LOW-HIGH'),
         (('--ranges', 'tiny=9-3'), "size range 'tiny' is .9.0, 3.0.: give"),
         (('--ranges', 'small=0-3'), "size range 'small' has the name of one of COCO's own"),
-        (('--bootstrap', '-1'), '--bootstrap -1 --seed 0: give numbers from 0 on'),
+        (('--bootstrap', '-1'), '--bootstrap -1: give 100 or more'),
     ],
 )
 def test_wrong_options(words, message):

@@ -167,6 +167,13 @@ def test_results_are_kept_where_asked(sample, tmp_path):
     assert len(json.loads((tmp_path / 'out.bbox.json').read_text())) == len(results)
 
 
+def test_a_range_cannot_take_the_name_of_a_metric(sample):
+    path, content, results = sample
+    metric = build(path, size_bins=dict(ranges=dict(s=(0, 16))))
+    with pytest.raises(ValueError, match="two metrics would be 'mAP_s': rename"):
+        judge(metric, make_samples(content, results))
+
+
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [

@@ -40,6 +40,12 @@ def test_threshold_is_where_f1_is_best():
     assert f1 == pytest.approx(6 / 7)
 
 
+def test_equal_scores_are_above_a_threshold_together():
+    found = [(0, SMALL, 0.5), *[(i, FAR, 0.5) for i in (0, 1, 2, 3)]]
+    evaluation, matches, _ = run([(0, SMALL)], found)
+    assert best_threshold(evaluation, matches) == (0.5, pytest.approx(2 / 6))
+
+
 def test_most_errors_first_and_only_those_of_the_range():
     objects = [(0, SMALL), (1, SMALL), (1, LARGE), (2, LARGE), (3, SMALL)]
     found = [(0, FAR, 0.9), (0, SMALL, 0.4), (1, LARGE, 0.9), (3, SMALL, 0.9), (3, FAR, 0.1)]

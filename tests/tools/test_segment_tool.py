@@ -43,7 +43,7 @@ def run(*args):
 
 
 def test_two_folders(maps, capsys):
-    run(*options(maps, 'blind', 'perfect'), '--bootstrap', 50, '--seed', 1)
+    run(*options(maps, 'blind', 'perfect'), '--bootstrap', 100, '--seed', 1)
     printed = capsys.readouterr().out
     out = maps / 'report'
     assert sorted(path.name for path in out.iterdir()) == sorted(FILES)
@@ -53,7 +53,7 @@ def test_two_folders(maps, capsys):
     assert 'perfect minus blind' in printed and '| 8-16' in printed
     report = json.loads((out / 'segment_sizes.json').read_text())
     assert report['made']['command'].startswith('python tools/segment_sizes.py --gt-dir')
-    assert report['bootstrap'] == dict(num_resamples=50, seed=1, confidence=0.95)
+    assert report['bootstrap'] == dict(num_resamples=100, seed=1, confidence=0.95)
     blind, perfect = report['models']
     assert (blind['name'], perfect['path']) == ('blind', str(maps / 'perfect'))
     assert perfect['totals']['mIoU'] == 1 and blind['totals']['mIoU'] < 0.5
@@ -91,7 +91,7 @@ def test_a_known_data_set_and_zero_for_no_class(maps):
         (('--classes', 'ade20'), "--classes 'ade20' is neither a file nor a data set of mmseg"),
         (('--ranges', 'tiny=0:8'), "'tiny=0:8': write NAME=LOW-HIGH"),
         (('--ranges', 'tiny=8-0'), "'tiny' is (8.0, 0.0): give (low, high) with 0 <= low < high"),
-        (('--bootstrap', '-1'), '--bootstrap -1 --seed 0: give numbers from 0 on'),
+        (('--bootstrap', '-1'), '--bootstrap -1: give 100 or more'),
         (('--classes', '{maps}/one.txt'), "gt/0.png': label 1 is neither a class (0 to 0) nor"),
     ],
     ids=['ground truth', 'predictions', 'classes', 'ranges', 'bounds', 'bootstrap', 'labels'],
@@ -118,7 +118,7 @@ def test_real_label_maps_and_what_a_shift_does(tmp_path):
         save(tmp_path / f'shifted/{path.name}', np.roll(labels, 4, axis=1))
     run(
         *('--gt-dir', gt, '--pred-dirs', tmp_path / 'same', tmp_path / 'shifted'),
-        *('--classes', 'ade20k', '--reduce-zero-label', '--bootstrap', 20),
+        *('--classes', 'ade20k', '--reduce-zero-label', '--bootstrap', 100),
         *('--out-dir', tmp_path / 'report'),
     )
     same, shifted = json.loads((tmp_path / 'report/segment_sizes.json').read_text())['models']

@@ -33,7 +33,7 @@ def test_two_result_files(files, capsys):
     out = files / 'report'
     run_tool(
         *('size_ap', '--ann', files / 'gt.json', '--results', files / 'a.json', files / 'b.json'),
-        *('--out-dir', out, '--bootstrap', 50),
+        *('--out-dir', out, '--bootstrap', 100),
     )
     printed = capsys.readouterr().out
     for name in ('size_ap.json', 'size_ap.csv', 'size_ap.html', 'size_ap.png'):
@@ -41,7 +41,7 @@ def test_two_result_files(files, capsys):
         assert f'wrote {out / name}' in printed
     assert 'b minus a' in printed
     report = json.loads((out / 'size_ap.json').read_text())
-    assert report['bootstrap']['num_resamples'] == 50
+    assert report['bootstrap']['num_resamples'] == 100
     assert report['made']['command'].startswith('python tools/size_ap.py --ann')
 
 
@@ -57,7 +57,7 @@ def test_own_ranges_without_bootstrap(files, capsys):
 
 def test_errors_are_one_line(files, capsys):
     ann, results = ('--ann', files / 'gt.json'), ('--results', files / 'a.json')
-    assert 'give either --ann and --results, or --config' in fails(capsys, *ann)
+    assert 'give either --ann and --results (and --images), or --config' in fails(capsys, *ann)
     message = fails(capsys, *ann, *results, '--config', 'x', '--checkpoint', 'y')
     assert 'give either' in message
     assert "nothing.json' not found" in fails(capsys, *ann, '--results', files / 'nothing.json')
@@ -79,7 +79,7 @@ def test_a_config_and_a_checkpoint(tmp_path, capsys):
     out = tmp_path / 'report'
     run_tool(
         *('size_ap', '--config', config, '--checkpoint', checkpoint, '--data-root', data_root),
-        *('--out-dir', out, '--bootstrap', 20),
+        *('--out-dir', out, '--bootstrap', 100),
     )
     report = json.loads((out / 'size_ap.json').read_text())
     assert report['ground_truth']['num_images'] == 3
@@ -115,7 +115,7 @@ def test_real_images_with_perturbed_ground_truth(tmp_path, capsys, iou_type):
     run_tool(
         *('size_ap', '--ann', annotations, '--results', tmp_path / 'found.json'),
         *('--images', folder / 'train2017', '--iou-type', iou_type),
-        *('--bootstrap', 50, '--out-dir', tmp_path / 'report'),
+        *('--bootstrap', 100, '--out-dir', tmp_path / 'report'),
     )
     report = json.loads((tmp_path / 'report/size_ap.json').read_text())
     sizes = {x['name']: x for x in report['models'][0]['sizes']}
