@@ -5,7 +5,7 @@ Letters: I images, K categories, A size ranges, T IoU thresholds, G objects, D d
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
@@ -18,6 +18,8 @@ from .sizes import COCO_RANGES, SizeRange
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 MAX_DETECTIONS = (1, 10, 100)
+# Categories at a time: the engine keeps a record of each image, category and range, found or not.
+BLOCK = 40
 
 
 class Engine(COCOeval_faster):
@@ -26,7 +28,7 @@ class Engine(COCOeval_faster):
     Args:
         objects, detections (list[dict]): Annotations as COCO's evaluation takes them.
         images (list[dict]): With id, and for masks height and width.
-        num_categories (int): K.
+        categories (Sequence[int]): Positions of those to judge.
         iou_type (str): 'bbox' or 'segm'.
         ranges (Sequence): (low, high) of areas, both inclusive.
         ious (dict, optional): (image, category) -> IoU of detections and objects, where known.
@@ -37,14 +39,14 @@ class Engine(COCOeval_faster):
         objects: list[dict],
         detections: list[dict],
         images: list[dict],
-        num_categories: int,
+        categories: Sequence[int],
         iou_type: str,
         ranges: Sequence[tuple[float, float]],
         ious: dict | None = None,
     ) -> None:
-        categories = [dict(id=i, name=str(i)) for i in range(num_categories)]
+        named = [dict(id=i, name=str(i)) for i in categories]
         both = [
-            COCO(dict(images=images, annotations=records, categories=categories))
+            COCO(dict(images=images, annotations=records, categories=named))
             for records in (objects, detections)
         ]
         super().__init__(*both, iou_type, print_function=_say_nothing)
@@ -187,34 +189,57 @@ def evaluate(
         for own, image in zip(images, ground_truth.images, strict=True):
             own.update(height=image['height'], width=image['width'])
 
-    parts, ious = [], None
-    for relative in (False, True):
-        chosen = [x for x in ranges if x.relative == relative]
-        if not chosen:
-            continue
-        sizes, object_sizes = _sizes(ground_truth, detections, areas, relative)
-        engine = Engine(
-            _records(ground_truth, object_sizes, has_masks),
-            _records(detections, sizes, has_masks),
-            images,
-            len(ground_truth.category_ids),
-            iou_type,
-            [x.closed for x in chosen],
-            ious,
-        )
-        engine.evaluate()
-        ious = engine.ious
-        parts.append(engine.eval)
+    engine = partial(_run, ground_truth, detections, areas, images, iou_type, ranges)
+    starts = range(0, len(ground_truth.category_ids), BLOCK)
+    blocks = [
+        engine(start, min(start + BLOCK, len(ground_truth.category_ids))) for start in starts
+    ]
     return SizeEvaluation(
         ground_truth=ground_truth,
         detections=detections,
         iou_type=iou_type,
         ranges=ranges,
-        precision=np.concatenate([x['precision'] for x in parts], axis=3),
-        recall=np.concatenate([x['recall'] for x in parts], axis=2),
+        precision=np.concatenate([precision for precision, _, _ in blocks], axis=2),
+        recall=np.concatenate([recall for _, recall, _ in blocks], axis=1),
         detection_areas=areas,
-        ious=ious,
+        ious={pair: values for _, _, ious in blocks for pair, values in ious.items()},
     )
+
+
+def _run(
+    ground_truth: GroundTruth,
+    detections: Detections,
+    areas: np.ndarray,
+    images: list[dict],
+    iou_type: str,
+    ranges: Sequence[SizeRange],
+    start: int,
+    stop: int,
+) -> tuple[np.ndarray, np.ndarray, dict]:
+    """Precision, recall and IoU of the categories from ``start`` to below ``stop``."""
+    rows = [
+        np.flatnonzero((side.category >= start) & (side.category < stop))
+        for side in (detections, ground_truth)
+    ]
+    parts, ious = [], None
+    for relative in (False, True):
+        chosen = [x for x in ranges if x.relative == relative]
+        if not chosen:
+            continue
+        sizes = _sizes(ground_truth, detections, areas, relative)
+        found, objects = (
+            _records(side, size, iou_type == 'segm', own)
+            for side, size, own in zip((detections, ground_truth), sizes, rows, strict=True)
+        )
+        bounds = [x.closed for x in chosen]
+        engine = Engine(objects, found, images, range(start, stop), iou_type, bounds, ious)
+        engine.evaluate()
+        ious = engine.ious
+        parts.append(engine.eval)
+    # In the order of ``ranges``, in which relative ones come last.
+    precision = np.concatenate([x['precision'] for x in parts], axis=3)
+    recall = np.concatenate([x['recall'] for x in parts], axis=2)
+    return precision, recall, {pair: values for pair, values in ious.items() if len(values)}
 
 
 def _sizes(
@@ -226,21 +251,23 @@ def _sizes(
     return areas / of_image[detections.image], ground_truth.areas / of_image[ground_truth.image]
 
 
-def _records(side: GroundTruth | Detections, sizes: np.ndarray, has_masks: bool) -> list[dict]:
-    """Annotations as COCO's evaluation takes them, with ``sizes`` as areas."""
+def _records(
+    side: GroundTruth | Detections, sizes: np.ndarray, has_masks: bool, rows: np.ndarray
+) -> list[dict]:
+    """Some annotations as COCO's evaluation takes them, with ``sizes`` as areas."""
     columns = dict(
-        id=range(1, len(sizes) + 1),
-        image_id=side.image.tolist(),
-        category_id=side.category.tolist(),
-        area=sizes.tolist(),
+        id=(rows + 1).tolist(),
+        image_id=side.image[rows].tolist(),
+        category_id=side.category[rows].tolist(),
+        area=sizes[rows].tolist(),
     )
     if isinstance(side, GroundTruth):
-        columns['iscrowd'] = side.crowd.astype(int).tolist()
+        columns['iscrowd'] = side.crowd[rows].astype(int).tolist()
     else:
-        columns['score'] = side.scores.tolist()
+        columns['score'] = side.scores[rows].tolist()
     if has_masks:
-        columns['segmentation'] = side.segmentations
+        columns['segmentation'] = [side.segmentations[i] for i in rows]
     else:
-        columns['bbox'] = side.boxes.tolist()
+        columns['bbox'] = side.boxes[rows].tolist()
     names = list(columns)
     return [dict(zip(names, x, strict=True)) for x in zip(*columns.values(), strict=True)]

@@ -81,6 +81,8 @@ def parse_ranges(measure: str, texts: Sequence[str] | None) -> tuple[SizeRange, 
         for text in texts:
             name, _, bounds = text.partition('=')
             low, dash, high = bounds.partition('-')
+            if name in ranges:
+                raise UserError(f"--ranges names '{name}' twice: rename one")
             try:
                 ranges[name] = float(low), float(high or 'inf')
             except ValueError:

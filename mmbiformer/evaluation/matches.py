@@ -155,4 +155,4 @@ def _matcher(
     images = [dict(id=i) for i in range(len(pairs))]
     bounds = [x.closed for x in ranges]
     ious = {(image, 0): ious for image, (_, _, ious) in enumerate(pairs)}
-    return _Matcher(objects, detections, images, 1, 'bbox', bounds, ious)
+    return _Matcher(objects, detections, images, [0], 'bbox', bounds, ious)

@@ -198,6 +198,10 @@ def notices(evaluation: SizeEvaluation) -> list[str]:
             f'{beyond:,} of {total:,} detections are beyond the best {limit} of an image and '
             'category, and do not count'
         )
+    has_objects = evaluation.num_objects[:, 0] > 0
+    unseen = has_objects.sum() - has_objects[np.unique(detections.category)].sum()
+    if unseen:
+        found.append(f'{unseen:,} categories with objects have no detections: their AP is 0')
     num_images = len(evaluation.ground_truth.image_ids)
     without = num_images - len(np.unique(detections.image))
     if without:

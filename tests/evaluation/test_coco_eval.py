@@ -83,6 +83,14 @@ def test_more_than_100_detections_of_a_category():
     assert_equal(run(content, results, size_ranges()), oracle, slice(4))
 
 
+@pytest.mark.parametrize('measure', ['side', 'relative_side'])
+def test_more_categories_than_are_judged_at_a_time(measure):
+    rng = np.random.default_rng(6)
+    content, results = random_coco(rng, 12, 95, objects_per_image=20, detections_per_image=60)
+    oracle = run_pycocotools(content, results, COCO_RANGES)
+    assert_equal(run(content, results, size_ranges(measure)), oracle, slice(4))
+
+
 def test_summary_is_that_of_pycocotools():
     content, results = random_coco(np.random.default_rng(1), num_images=20)
     stats = run_pycocotools(content, results, COCO_RANGES).stats

@@ -104,6 +104,7 @@ def test_options():
     [
         (('--ranges', 'tiny'), "--ranges 'tiny': write NAME=LOW-HIGH"),
         (('--ranges', 'tiny=4'), 'write NAME=LOW-HIGH'),
+        (('--ranges', 'a=0-8', 'a=8-16'), "--ranges names 'a' twice"),
         (('--ranges', 'tiny=a-b'), 'write NAME=LOW-HIGH'),
         (('--ranges', '=1-2'), 'write NAME=LOW-HIGH'),
         (('--ranges', 'tiny=9-3'), "size range 'tiny' is .9.0, 3.0.: give"),
