@@ -51,8 +51,9 @@ def main() -> None:
     annotations, results, images = args.ann, args.results, args.images
     if args.config:
         found = run_detector(args)
-        kind = args.iou_type or 'bbox'
-        annotations, results, images = found.annotations, [found.file_of(kind)], found.images
+        args.iou_type = args.iou_type or next(iter(found.detections))
+        chosen = found.detections[args.iou_type]
+        annotations, results, images = found.annotations, [chosen], found.images
     report = judge_files(
         annotations,
         name_results(results),
@@ -74,7 +75,8 @@ def run_detector(args: argparse.Namespace) -> 'Results':
 
     require('mmengine', 'mmcv', 'mmdet')
     cfg = load_config(args.config, data_root=args.data_root, work_dir=args.out_dir)
-    return write_results(cfg, args.checkpoint, Path(args.out_dir, Path(args.config).stem))
+    prefix = Path(args.out_dir, Path(args.config).stem)
+    return write_results(cfg, args.checkpoint, prefix, args.iou_type)
 
 
 if __name__ == '__main__':

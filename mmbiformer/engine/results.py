@@ -26,26 +26,16 @@ class Results:
     detections: dict[str, str]
     images: str
 
-    def file_of(self, iou_type: str) -> str:
-        """The detections of one kind.
 
-        Raises:
-            UserError: If the config does not judge that kind.
-        """
-        if iou_type not in self.detections:
-            raise UserError(
-                f"the config's metric is {' and '.join(self.detections)}, not {iou_type}: add it "
-                'to test_evaluator'
-            )
-        return self.detections[iou_type]
-
-
-def write_results(cfg: Config, checkpoint: str, prefix: str | Path) -> Results:
+def write_results(
+    cfg: Config, checkpoint: str, prefix: str | Path, iou_type: str | None = None
+) -> Results:
     """Run a detector on the test images of its config.
 
     Args:
         cfg (Config): From :func:`load_config`; changed in place.
         checkpoint (str): Checkpoint of the whole model.
+        iou_type (str, optional): 'bbox' or 'segm', which the config must judge.
         prefix (str | Path): The files are named ``<prefix>.bbox.json`` and ``<prefix>.segm.json``.
 
     Raises:
@@ -55,6 +45,11 @@ def write_results(cfg: Config, checkpoint: str, prefix: str | Path) -> Results:
     evaluator = _coco_evaluator(cfg)
     metrics = evaluator.get('metric', 'bbox')
     metrics = [metrics] if isinstance(metrics, str) else list(metrics)
+    if iou_type and iou_type not in metrics:
+        raise UserError(
+            f"the config's metric is {' and '.join(metrics)}, not {iou_type}: "
+            'add it to test_evaluator'
+        )
     dataset = next(iter_datasets(cfg, 'test'))
     root = dataset.get('data_root') or ''
     folder = dataset.get('data_prefix', {}).get('img', '')
