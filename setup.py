@@ -18,7 +18,7 @@ setup(
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     packages=find_packages(include=['mmbiformer', 'mmbiformer.*']),
-    package_data={'mmbiformer.evaluation': ['*.j2']},
+    package_data={'mmbiformer.evaluation.report': ['*.j2']},
     python_requires='>=3.10',
     install_requires=['torch>=2.4', 'einops>=0.7'],
     # Two families of distributions share the import names mmengine, mmcv, mmdet and mmseg, so
@@ -38,6 +38,12 @@ setup(
             'mmsegmentation>=1.1,<2',
             'ftfy',
             'regex',
+            EVALUATION,
+        ],
+        # tools/size_ap.py and tools/segment_sizes.py on anyone's result files need no mm package.
+        'evaluation': [
+            *('matplotlib', 'prettytable', 'tqdm', 'jinja2', 'scipy', 'pillow', 'pycocotools'),
+            'opencv-python-headless',
             EVALUATION,
         ],
         'test': ['pytest', 'pytest-xdist', 'hypothesis', 'triton>=3.6', 'ruff'],

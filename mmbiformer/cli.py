@@ -19,13 +19,21 @@ def run_tool(main: Callable[[], None], needs: Sequence[str] = ('mmengine', 'mmcv
 
     Args:
         main (Callable): The function.
-        needs (Sequence[str]): Packages of the stack without which it cannot start.
+        needs (Sequence[str]): Packages of the stack without which it cannot start; none of a tool
+            that judges result files.
     """
     try:
-        require(*needs)
+        if needs:
+            require(*needs)
         main()
     except UserError as error:
         print(f'error: {" ".join(str(error).split())}', file=sys.stderr)
+        sys.exit(2)
+    except ModuleNotFoundError as error:
+        if needs:
+            raise
+        remedy = 'pip install -e ".[evaluation]"'
+        print(f'error: {error.name} is not installed: {remedy}', file=sys.stderr)
         sys.exit(2)
     _leave_process_group()
 

@@ -1,20 +1,27 @@
 """Small reports of segmenters, for the tests of what is written and drawn of them."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 from size_reports import HOSTILE
 
+from mmbiformer.evaluation.formatting import interval_points, points
 from mmbiformer.evaluation.resampling import Bootstrap
-from mmbiformer.evaluation.segment_files import FolderCounts
-from mmbiformer.evaluation.segment_report import segment_report
-from mmbiformer.evaluation.segment_sizes import (
+from mmbiformer.evaluation.segmentation.segment_files import FolderCounts
+from mmbiformer.evaluation.segmentation.segment_report import segment_report
+from mmbiformer.evaluation.segmentation.segment_sizes import (
     SegmentCounts,
     count_segments,
     find_segments,
     segment_ranges,
 )
+from mmbiformer.evaluation.segmentation.segment_tables import DECIMALS
 from mmbiformer.evaluation.sizes import SizeRange
+
+# As the reports on segmenters show scores.
+percent = partial(points, decimals=DECIMALS)
+interval_percent = partial(interval_points, decimals=DECIMALS)
 
 CLASSES = ('wall', 'door', 'lamp', 'sky', 'sea')
 IGNORED = 255
@@ -82,3 +89,12 @@ def make_segment_report(
         for folder in folders.values():
             folder.path += HOSTILE
     return segment_report(folders, ranges, classes, bootstrap)
+
+
+def make_report_without_segments(bootstrap: Bootstrap) -> dict:
+    """All of the ground truth is ignored."""
+    folders = count_models()
+    for folder in folders.values():
+        for name, counts in vars(folder.counts).items():
+            setattr(folder.counts, name, np.zeros_like(counts))
+    return segment_report(folders, RANGES, CLASSES, bootstrap)

@@ -108,6 +108,19 @@ def test_ops_import_with_torch_alone():
     assert not done.stderr
 
 
+@pytest.mark.parametrize(
+    ('part', 'others'),
+    [('detection', ('report', 'segmentation')), ('segmentation', ('report', 'detection'))],
+)
+def test_reports_are_made_of_evaluations_not_the_reverse(part, others):
+    files = files_of(f'evaluation/{part}')
+    assert len(files) > 4
+    for path in files:
+        modules = imported_modules(path.read_text(), f'mmbiformer.evaluation.{part}')
+        for other in others:
+            assert not any(x.startswith(f'mmbiformer.evaluation.{other}') for x in modules), path
+
+
 def test_nothing_but_tools_uses_the_benchmark():
     for path in sorted(PACKAGE.rglob('*.py')):
         assert path.parent.name == 'benchmark' or 'mmbiformer.benchmark' not in imports_of(path)

@@ -14,15 +14,15 @@ from mmbiformer.cli import run_tool
 
 def main() -> None:
     # Only now, so that run_tool can say which package is missing.
-    from mmbiformer.evaluation.class_names import read_class_names
-    from mmbiformer.evaluation.judge_files import (
+    from mmbiformer.evaluation.judge_files import judge_folders
+    from mmbiformer.evaluation.report.report_files import write_segment_report
+    from mmbiformer.evaluation.segmentation.class_names import read_class_names
+    from mmbiformer.evaluation.segmentation.segment_tables import segment_report_text
+    from mmbiformer.evaluation.size_options import (
         add_size_options,
-        judge_folders,
         name_results,
         read_size_options,
     )
-    from mmbiformer.evaluation.report_files import write_segment_report
-    from mmbiformer.evaluation.segment_report import segment_report_text
 
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 def main() -> None:
     # Only now, so that run_tool can say which package is missing.
     from mmbiformer.errors import UserError
-    from mmbiformer.evaluation.judge_files import (
+    from mmbiformer.evaluation.detection.size_tables import report_text
+    from mmbiformer.evaluation.judge_files import judge_files
+    from mmbiformer.evaluation.report.report_files import write_report
+    from mmbiformer.evaluation.size_options import (
         add_size_options,
-        judge_files,
         name_results,
         read_size_options,
     )
-    from mmbiformer.evaluation.report_files import write_report
-    from mmbiformer.evaluation.tables import report_text
 
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument('--config', help='instead of --ann and --results: run this detector')
     parser.add_argument('--checkpoint', help='of the whole model, with --config')
     parser.add_argument('--data-root', help="with --config: COCO folder, instead of the config's")
-    parser.add_argument('--iou-type', choices=['bbox', 'segm'], help='default: what results hold')
+    parser.add_argument('--iou-type', choices=['bbox', 'segm'], help='default: masks, if all have')
     add_size_options(parser, 'work_dirs/size_ap')
     args = parser.parse_args()
     files, model = (args.ann, args.results), (args.config, args.checkpoint)
@@ -48,17 +48,19 @@ def main() -> None:
             'give either --ann and --results (and --images), or --config and --checkpoint'
         )
     ranges, bootstrap = read_size_options(args)
-    annotations, results, images = args.ann, args.results, args.images
+    annotations, results, images, classes = args.ann, args.results, args.images, None
     if args.config:
         found = run_detector(args)
         args.iou_type = args.iou_type or next(iter(found.detections))
         chosen = found.detections[args.iou_type]
         annotations, results, images = found.annotations, [chosen], found.images
+        classes = found.classes
     report = judge_files(
         annotations,
         name_results(results),
         ranges,
         iou_type=args.iou_type,
+        category_names=classes,
         bootstrap=bootstrap,
         progress=True,
     )

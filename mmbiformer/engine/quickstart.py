@@ -7,12 +7,12 @@ from pathlib import Path
 from mmengine.config import Config
 
 from mmbiformer.datasets.shapes import CLASSES, make_shapes
+from mmbiformer.evaluation.detection.size_tables import report_text
 from mmbiformer.evaluation.judge_files import judge_files, judge_folders
-from mmbiformer.evaluation.report_files import write_report, write_segment_report
+from mmbiformer.evaluation.report.report_files import write_report, write_segment_report
 from mmbiformer.evaluation.resampling import Bootstrap
-from mmbiformer.evaluation.segment_report import segment_report_text
+from mmbiformer.evaluation.segmentation.segment_tables import segment_report_text
 from mmbiformer.evaluation.sizes import size_ranges
-from mmbiformer.evaluation.tables import report_text
 
 from .config import load_config
 from .runs import build_tester, build_trainer

@@ -18,13 +18,15 @@ class Results:
 
     Attributes:
         annotations (str): The ground truth, a COCO annotation file.
-        detections (dict[str, str]): 'bbox', and 'segm' where the config judges masks -> file.
+        detections (dict[str, str]): 'bbox' and 'segm', as the config judges them -> file.
         images (str): Folder of the images.
+        classes (tuple[str]): Of the config, which may be fewer than the file has.
     """
 
     annotations: str
     detections: dict[str, str]
     images: str
+    classes: tuple[str, ...]
 
 
 def write_results(
@@ -53,20 +55,32 @@ def write_results(
     dataset = next(iter_datasets(cfg, 'test'))
     root = dataset.get('data_root') or ''
     folder = dataset.get('data_prefix', {}).get('img', '')
-    results = Results(
-        annotations=evaluator.get('ann_file') or os.path.join(root, dataset['ann_file']),
-        detections={x: f'{prefix}.{x}.json' for x in metrics if x in ('bbox', 'segm')},
-        images=os.path.join(root, folder),
-    )
     Path(prefix).parent.mkdir(parents=True, exist_ok=True)
     # Written under another name first: a file that is there is whole.
     unfinished = f'{prefix}.unfinished'
     evaluator.update(format_only=True, outfile_prefix=unfinished)
     cfg.test_evaluator = evaluator
-    build_tester(cfg, checkpoint).test()
-    for metric, path in results.detections.items():
-        os.replace(f'{unfinished}.{metric}.json', path)
-    return results
+    tester = build_tester(cfg, checkpoint)
+    tester.test()
+    detections = {}
+    for metric in ('bbox', 'segm'):  # mmdet writes boxes whatever the config judges
+        written = Path(f'{unfinished}.{metric}.json')
+        if metric not in metrics:
+            written.unlink(missing_ok=True)
+        elif not written.is_file():
+            raise UserError(
+                f"the config's metric {metric} needs masks, and the detector predicts none: "
+                'take it from test_evaluator'
+            )
+        else:
+            detections[metric] = f'{prefix}.{metric}.json'
+            os.replace(written, detections[metric])
+    return Results(
+        annotations=evaluator.get('ann_file') or os.path.join(root, dataset['ann_file']),
+        detections=detections,
+        images=os.path.join(root, folder),
+        classes=tuple(tester.test_dataloader.dataset.metainfo['classes']),
+    )
 
 
 def _coco_evaluator(cfg: Config) -> ConfigDict:

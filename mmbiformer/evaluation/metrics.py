@@ -3,6 +3,6 @@
 from importlib.util import find_spec
 
 if find_spec('mmdet'):
-    from .size_metric import SizeCocoMetric  # noqa: F401
+    from .detection.size_metric import SizeCocoMetric  # noqa: F401
 if find_spec('mmseg'):
-    from .segment_metric import SegmentSizeMetric  # noqa: F401
+    from .segmentation.segment_metric import SegmentSizeMetric  # noqa: F401

@@ -1,19 +1,13 @@
-"""From files to the report: what is judged, names, options, and errors that name files."""
+"""From files to the report: what is judged, and errors that name files."""
 
 import json
-from argparse import ArgumentParser
 
 import numpy as np
 import pytest
 from coco_samples import random_coco, with_masks
 
 from mmbiformer.errors import UserError
-from mmbiformer.evaluation.judge_files import (
-    add_size_options,
-    judge_files,
-    name_results,
-    read_size_options,
-)
+from mmbiformer.evaluation.judge_files import judge_files
 from mmbiformer.evaluation.sizes import size_ranges
 
 
@@ -34,27 +28,60 @@ def judge(files, *names, **options):
     return judge_files(files['gt'], results, size_ranges(), **options)
 
 
-def test_boxes_are_judged_where_there_are_any(files):
+def test_masks_are_judged_where_all_have_some(files):
     assert judge(files, 'boxes', 'both')['iou_type'] == 'bbox'
-    assert judge(files, 'both')['iou_type'] == 'bbox'
+    assert judge(files, 'both', iou_type='bbox')['iou_type'] == 'bbox'
     assert judge(files, 'masks')['iou_type'] == 'segm'
-    masks = judge(files, 'masks', 'both', iou_type='segm')
+    masks = judge(files, 'masks', 'both')
     assert masks['iou_type'] == 'segm'
     assert masks['differences'][0]['sizes'][0]['AP'] == 0
+    remove_mask(files['gt'])
+    assert judge(files, 'both')['iou_type'] == 'bbox'
+
+
+def remove_mask(path):
+    """That of the fourth annotation."""
+    content = json.loads(path.read_text())
+    del content['annotations'][3]['segmentation']
+    path.write_text(json.dumps(content))
+    return content['annotations'][3]['id']
 
 
 def test_what_a_file_lacks_is_named(files):
-    with pytest.raises(
-        UserError, match=r"masks.json' has records without bbox: judge it by --iou"
-    ):
+    with pytest.raises(UserError, match=r"record 0 of '.*masks.json' has no bbox: judge by iou"):
         judge(files, 'masks', iou_type='bbox')
-    with pytest.raises(UserError, match=r"boxes.json' has records without segmentation"):
-        judge(files, 'boxes', iou_type='segm')
+    with pytest.raises(UserError, match=r"record 0 of '.*boxes.json' has no segmentation"):
+        judge(files, 'both', 'boxes', iou_type='segm')
+    number = remove_mask(files['gt'])
+    message = rf"annotation {number} of '.*gt.json' has no segmentation: judge by iou type bbox"
+    with pytest.raises(UserError, match=message):
+        judge(files, 'masks', iou_type='segm')
+
+
+def test_chosen_categories_alone(files):
+    whole = judge(files, 'boxes')
+    chosen = whole['ground_truth']['categories'][1:]
+    results = json.loads(files['boxes'].read_text())
+    names = {x['id']: x['name'] for x in json.loads(files['gt'].read_text())['categories']}
+    kept = [x for x in results if names[x['category_id']] in chosen]
+    files['boxes'].write_text(json.dumps(kept))
+    part = judge(files, 'boxes', category_names=chosen)
+    assert part['ground_truth']['categories'] == chosen
+    assert part['models'][0]['categories'] == whole['models'][0]['categories'][1:]
+    notices = part['ground_truth']['notices']
+    assert any('annotations of other categories are left out' in x for x in notices)
+    with pytest.raises(UserError, match=r"gt.json' has no categories nothing, else"):
+        judge(files, 'boxes', category_names=['nothing', 'else'])
+
+
+def test_objects_of_no_range_are_counted(files):
+    ranges = size_ranges('area', dict(some=(20, 400)))
     content = json.loads(files['gt'].read_text())
-    del content['annotations'][3]['segmentation']
-    files['gt'].write_text(json.dumps(content))
-    with pytest.raises(UserError, match=r"gt.json' has records without segmentation"):
-        judge(files, 'masks')
+    areas = [x['area'] for x in content['annotations'] if not x.get('iscrowd')]
+    outside = sum(not 20 <= x < 400 for x in areas)
+    assert 0 < outside < len(areas)
+    report = judge_files(files['gt'], dict(boxes=files['boxes']), ranges)
+    assert f'{outside} objects are in none of the size ranges' in report['ground_truth']['notices']
 
 
 def test_a_ground_truth_without_objects_judges_nothing(files):
@@ -70,48 +97,3 @@ def test_masks_that_cannot_be_decoded(files):
     files['masks'].write_text(json.dumps(results))
     with pytest.raises(UserError, match=r"masks.json' has a mask that cannot be decoded"):
         judge(files, 'masks')
-
-
-def test_names_of_files():
-    assert list(name_results(['a/swin.bbox.json', 'b/biformer.json'])) == ['swin', 'biformer']
-    assert list(name_results(['a/best.segm.json', 'b/best.segm.json'])) == ['a/best', 'b/best']
-    assert list(name_results(['a/v1.2', 'b/'])) == ['v1.2', 'b']
-    with pytest.raises(UserError, match=r'given twice: a/x\.json a/x\.json'):
-        name_results(['a/x.json', 'a/x.json'])
-
-
-def read(*words):
-    parser = ArgumentParser()
-    add_size_options(parser, 'out')
-    return read_size_options(parser.parse_args(words))
-
-
-def test_options():
-    ranges, bootstrap = read()
-    assert ranges == size_ranges()
-    assert (bootstrap.num_resamples, bootstrap.seed) == (1000, 0)
-    ranges, bootstrap = read(
-        *('--measure', 'relative_side', '--bootstrap', '0'),
-        *('--ranges', 'few=0-0.1', 'rest=0.1-'),
-    )
-    assert ranges == size_ranges('relative_side', dict(few=(0, 0.1), rest=(0.1, float('inf'))))
-    assert bootstrap is None
-    assert read('--bootstrap', '100', '--seed', '3')[1].seed == 3
-
-
-@pytest.mark.parametrize(
-    ('words', 'message'),
-    [
-        (('--ranges', 'tiny'), "--ranges 'tiny': write NAME=LOW-HIGH"),
-        (('--ranges', 'tiny=4'), 'write NAME=LOW-HIGH'),
-        (('--ranges', 'a=0-8', 'a=8-16'), "--ranges names 'a' twice"),
-        (('--ranges', 'tiny=a-b'), 'write NAME=LOW-HIGH'),
-        (('--ranges', '=1-2'), 'write NAME=LOW-HIGH'),
-        (('--ranges', 'tiny=9-3'), "size range 'tiny' is .9.0, 3.0.: give"),
-        (('--ranges', 'small=0-3'), "size range 'small' has the name of one of COCO's own"),
-        (('--bootstrap', '-1'), '--bootstrap -1: give 100 or more'),
-    ],
-)
-def test_wrong_options(words, message):
-    with pytest.raises(UserError, match=message):
-        read(*words)

@@ -1,13 +1,15 @@
 """tools/size_ap.py as its users run it."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 from coco_samples import random_coco
 from pycocotools.coco import COCO
 from test_real_samples import SAMPLES
-from toolbox import CONFIGS, run_tool, save_untrained
+from toolbox import CONFIGS, ROOT, run_tool, save_untrained
 
 from mmbiformer.datasets.shapes import make_shapes
 
@@ -43,6 +45,25 @@ def test_two_result_files(files, capsys):
     report = json.loads((out / 'size_ap.json').read_text())
     assert report['bootstrap']['num_resamples'] == 100
     assert report['made']['command'].startswith('python tools/size_ap.py --ann')
+
+
+@pytest.mark.parametrize('missing', ['', 'prettytable'])
+def test_files_are_judged_without_mm_packages(files, missing):
+    absent = ['mmengine', 'mmcv', 'mmdet', 'mmseg', *filter(None, [missing])]
+    code = (
+        f'import runpy, sys; sys.modules.update(dict.fromkeys({absent}))\n'
+        f"runpy.run_path({str(ROOT / 'tools/size_ap.py')!r}, run_name='__main__')"
+    )
+    options = ['--ann', files / 'gt.json', '--results', files / 'a.json', '--bootstrap', 0]
+    command = [sys.executable, '-c', code, *options, '--out-dir', files / 'report']
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+    if missing:
+        assert done.returncode == 2
+        remedy = 'pip install -e ".[evaluation]"'
+        assert done.stderr.splitlines()[-1] == f'error: {missing} is not installed: {remedy}'
+    else:
+        assert done.returncode == 0, done.stderr
+        assert (files / 'report/size_ap.html').is_file()
 
 
 def test_own_ranges_without_bootstrap(files, capsys):

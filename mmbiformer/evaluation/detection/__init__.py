@@ -1,0 +1,1 @@
+"""Detectors and instance segmenters, judged by object size in COCO's formats."""

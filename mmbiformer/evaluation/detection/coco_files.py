@@ -1,0 +1,401 @@
+"""Reading ground truth and detections in COCO's JSON formats, checked record by record.
+
+Nothing is dropped: a record that does not fit is an error that names the file and the record.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmbiformer.errors import UserError
+
+
+@dataclass
+class GroundTruth:
+    """Images and categories in the order of their ids, objects in that of the file.
+
+    Attributes:
+        path (str): Where they come from, for messages.
+        image_ids (list): I ids, ascending.
+        images (list[dict]): I records, with file_name, height and width where the file has them.
+        category_ids (list), category_names (list[str]): K of each, by ascending id.
+        ids (list): Of the objects, for messages.
+        image, category (np.ndarray): Of each object, its positions in these lists; int64, (G, ).
+        boxes (np.ndarray): x, y, width, height in pixels; float64, (G, 4).
+        areas (np.ndarray): COCO's ``area``, in pixels; float64, (G, ).
+        crowd (np.ndarray): bool, (G, ).
+        segmentations (list): Polygons or RLE of each object, None for one without.
+        notices (list[str]): What does not count, or not as one may think, in sentences.
+    """
+
+    path: str
+    image_ids: list
+    images: list[dict]
+    category_ids: list
+    category_names: list[str]
+    ids: list
+    image: np.ndarray
+    category: np.ndarray
+    boxes: np.ndarray
+    areas: np.ndarray
+    crowd: np.ndarray
+    segmentations: list
+    notices: list[str] = field(default_factory=list)
+
+    @property
+    def image_areas(self) -> np.ndarray:
+        """Height times width of each image in pixels, (I, ).
+
+        Raises:
+            UserError: If an image has no size.
+        """
+        for image in self.images:
+            sides = image.get('height'), image.get('width')
+            if not all(_is_number(side) and side > 0 for side in sides):
+                raise UserError(
+                    f"image {image['id']} of '{self.path}' has no height and width, which "
+                    'relative sizes and masks need: add them'
+                )
+        return np.array([float(x['height'] * x['width']) for x in self.images])
+
+
+@dataclass
+class Detections:
+    """What a detector found, in the order of the file.
+
+    Attributes:
+        path (str): Where they come from, for messages.
+        image, category (np.ndarray): Positions in the ground truth's lists; int64, (D, ).
+        scores (np.ndarray): float64, (D, ).
+        boxes (np.ndarray | None): x, y, width, height in pixels, (D, 4).
+        segmentations (list[dict] | None): Run-length encodings.
+    """
+
+    path: str
+    image: np.ndarray
+    category: np.ndarray
+    scores: np.ndarray
+    boxes: np.ndarray | None
+    segmentations: list | None
+
+
+def read_ground_truth(
+    path: str | Path, category_names: Sequence[str] | None = None
+) -> GroundTruth:
+    """Read a COCO annotation file; arguments are those of :func:`ground_truth_of`.
+
+    Raises:
+        UserError: If the file, or a record of it, is not what COCO's format wants.
+    """
+    content = _read_json(path)
+    if not isinstance(content, dict) or not isinstance(content.get('images'), list):
+        raise UserError(
+            f"'{path}' is not a COCO annotation file, it has no list of images: are it and the "
+            'results swapped?'
+        )
+    return ground_truth_of(content, str(path), category_names)
+
+
+def ground_truth_of(
+    content: dict, path: str, category_names: Sequence[str] | None = None
+) -> GroundTruth:
+    """The ground truth of a COCO annotation file's content.
+
+    Args:
+        content (dict): With images, annotations and categories.
+        path (str): What messages call it.
+        category_names (Sequence[str], optional): Of the categories to keep. Defaults to all.
+    """
+    for key in ('images', 'annotations', 'categories'):
+        if not isinstance(content.get(key), list):
+            raise UserError(f"'{path}' has no list of {key}: it is not a COCO annotation file")
+        _check_ids(content[key], key, path)
+    images = sorted(content['images'], key=lambda x: x['id'])
+    kept = [
+        x
+        for x in sorted(content['categories'], key=lambda x: x['id'])
+        if category_names is None or x.get('name') in category_names
+    ]
+    if not images or not kept:
+        which = '' if category_names is None else f' {", ".join(category_names)}'
+        raise UserError(f"'{path}' has no {'categories' + which if images else 'images'}")
+    records = content['annotations']
+    known = {x['id'] for x in content['categories']}
+
+    def check(record: dict) -> str | None:
+        category = record.get('category_id')
+        if type(category) not in (int, str) or category not in known:
+            return f'category_id {record.get("category_id")!r}, which is not among its categories'
+        if not _is_number(record.get('area')) or record['area'] < 0:
+            return f"area {record.get('area')!r}: COCO's evaluation needs it, in pixels"
+        if record.get('iscrowd', 0) not in (0, 1):
+            return f'iscrowd {record["iscrowd"]!r}, neither 0 nor 1'
+        return _box_problem(record) or _mask_problem(record.get('segmentation'))
+
+    image = _positions(records, 'image_id', [x['id'] for x in images], path)
+    _check_records(records, check, path)
+    selected = list(range(len(records)))
+    if len(kept) < len(known):
+        ids = {x['id'] for x in kept}
+        selected = [i for i, x in enumerate(records) if x['category_id'] in ids]
+        records = [records[i] for i in selected]
+    crowd = np.array([bool(x.get('iscrowd', 0)) for x in records], bool)
+    ground_truth = GroundTruth(
+        path=path,
+        image_ids=[x['id'] for x in images],
+        images=images,
+        category_ids=[x['id'] for x in kept],
+        category_names=[str(x.get('name', x['id'])) for x in kept],
+        ids=[x['id'] for x in records],
+        image=image[selected],
+        category=_positions(records, 'category_id', [x['id'] for x in kept], path),
+        boxes=_column(records, 'bbox', (len(records), 4)),
+        areas=_column(records, 'area', (len(records),)),
+        crowd=crowd,
+        segmentations=[x.get('segmentation') or None for x in records],
+    )
+    ground_truth.notices = _notices(ground_truth, content, records)
+    return ground_truth
+
+
+def _notices(ground_truth: GroundTruth, content: dict, records: list[dict]) -> list[str]:
+    notices = []
+    if ground_truth.crowd.any():
+        notices.append(
+            f'{ground_truth.crowd.sum():,} crowd regions are no objects to be found; detections '
+            'on them count neither way'
+        )
+    empty = (ground_truth.boxes[:, 2:] <= 0).any(axis=1).sum()
+    if empty:
+        notices.append(f'{empty:,} objects have a box without area, and cannot be found')
+    dropped = len(content['annotations']) - len(records)
+    if dropped:
+        notices.append(f'{dropped:,} annotations of other categories are left out')
+    flagged = sum(bool(x.get('ignore')) and not x.get('iscrowd') for x in records)
+    if flagged:
+        notices.append(
+            f"{flagged:,} objects have the flag ignore, which COCO's evaluation knows nothing of: "
+            'they count'
+        )
+    if any(x['id'] == 0 for x in records):
+        notices.append(
+            'an annotation has the id 0, which pycocotools takes for "not matched" and never '
+            'counts as found; here it counts as any other'
+        )
+    return notices
+
+
+def read_detections(path: str | Path, ground_truth: GroundTruth) -> Detections:
+    """Read detections in COCO's result format on the images of a ground truth.
+
+    Raises:
+        UserError: If the file, or a record of it, is not what COCO's format wants; if it has no
+            detections, or is of another data set.
+    """
+    content = _read_json(path)
+    if isinstance(content, dict) and 'images' in content:
+        raise UserError(f"'{path}' is an annotation file: results are a list of detections")
+    return detections_of(content, str(path), ground_truth)
+
+
+def detections_of(records: Any, path: str, ground_truth: GroundTruth) -> Detections:
+    """The detections of a COCO result file's content; see :func:`read_detections`."""
+    if not isinstance(records, list):
+        raise UserError(f"'{path}' is not a list of detections, but a {type(records).__name__}")
+    if not records:
+        raise UserError(f"'{path}' has no detections: is it the result of a finished test?")
+
+    has_boxes, has_masks = (
+        isinstance(records[0], dict) and key in records[0] for key in ('bbox', 'segmentation')
+    )
+    if not has_boxes and not has_masks:
+        raise UserError(f"record 0 of '{path}' has neither bbox nor segmentation")
+
+    def check(record: dict) -> str | None:
+        if not _is_number(record.get('score')):
+            return f'score {record.get("score")!r}, not a finite number'
+        if has_masks and not _is_rle(record.get('segmentation')):
+            return 'no segmentation in run-length encoding, a dict of size and counts'
+        return _box_problem(record) if has_boxes else None
+
+    image = _positions(records, 'image_id', ground_truth.image_ids, path, ground_truth.path)
+    category = _positions(
+        records, 'category_id', ground_truth.category_ids, path, ground_truth.path
+    )
+    _check_records(records, check, path)
+    if has_masks:
+        _check_mask_sizes(records, image, path, ground_truth)
+    return Detections(
+        path=path,
+        image=image,
+        category=category,
+        scores=_column(records, 'score', (len(records),)),
+        boxes=_column(records, 'bbox', (len(records), 4)) if has_boxes else None,
+        segmentations=[x['segmentation'] for x in records] if has_masks else None,
+    )
+
+
+def check_iou_type(side: GroundTruth | Detections, iou_type: str) -> None:
+    """Check that there are boxes, or masks, to judge.
+
+    Raises:
+        UserError: Names the file and what of it has none.
+    """
+    has_masks = iou_type == 'segm'
+    lacking = None
+    if (side.segmentations if has_masks else side.boxes) is None:
+        lacking = 'record 0'
+    elif has_masks and isinstance(side, GroundTruth) and None in side.segmentations:
+        lacking = f'annotation {side.ids[side.segmentations.index(None)]}'
+    if lacking:
+        what, other = ('segmentation', 'bbox') if has_masks else ('bbox', 'segm')
+        raise UserError(f"{lacking} of '{side.path}' has no {what}: judge by iou type {other}")
+
+
+def no_detections(path: str, iou_type: str) -> Detections:
+    """Of a detector that finds nothing, as one may at the beginning of its training.
+
+    Args:
+        path (str): What messages call it.
+        iou_type (str): 'bbox' or 'segm'.
+    """
+    none = np.zeros(0, np.int64)
+    has_masks = iou_type == 'segm'
+    boxes, segmentations = (None, []) if has_masks else (np.zeros((0, 4)), None)
+    return Detections(path, none, none, np.zeros(0), boxes, segmentations)
+
+
+def _read_json(path: str | Path) -> Any:
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"'{path}' not found: check the path")
+    try:
+        return json.loads(path.read_bytes())
+    except ValueError as error:
+        size = path.stat().st_size
+        raise UserError(
+            f"'{path}' ({size:,} bytes) is not valid JSON, perhaps truncated: {error}"
+        ) from error
+
+
+def _check_ids(records: list, key: str, path: str) -> None:
+    seen = set()
+    kinds = set()
+    for position, record in enumerate(records):
+        value = record.get('id') if isinstance(record, dict) else None
+        kinds.add(type(value))
+        if type(value) not in (int, str) or len(kinds) > 1:
+            problem = 'has no id' if value is None else f'has the id {value!r}: use whole numbers'
+            raise UserError(f"record {position} of {key} of '{path}' {problem}")
+        if record['id'] in seen:
+            raise UserError(f"{key} of '{path}' have the id {record['id']} twice")
+        seen.add(record['id'])
+
+
+def _positions(
+    records: list[dict], key: str, ids: list, path: str, other: str | None = None
+) -> np.ndarray:
+    """Where in ``ids`` each record's ``key`` is, int64.
+
+    Raises:
+        UserError: Names the first record whose value is not among them, and how many there are.
+    """
+    position = {value: i for i, value in enumerate(ids)}
+    try:
+        return np.array([position[x[key]] for x in records], np.int64)
+    except (KeyError, TypeError):
+        pass
+    bad = [i for i, x in enumerate(records) if not _is_known(x, key, position)]
+    first = records[bad[0]]
+    if not isinstance(first, dict) or key not in first:
+        raise UserError(f'{_name(first, bad[0], path)} has no {key}')
+    where = f"'{other}'" if other else 'its images'
+    what = 'all of them' if len(bad) == len(records) else f'{len(bad):,} of {len(records):,}'
+    raise UserError(
+        f'{_name(first, bad[0], path)} has {key} {first[key]!r}, which is not in {where} '
+        f'({what}): is it of another data set?'
+    )
+
+
+def _is_known(record: Any, key: str, position: dict) -> bool:
+    try:
+        return record[key] in position
+    except (KeyError, TypeError):
+        return False
+
+
+def _check_records(records: list, check: Callable[[dict], str | None], path: str) -> None:
+    for position, record in enumerate(records):
+        problem = check(record)
+        if problem:
+            raise UserError(f'{_name(record, position, path)} has {problem}')
+
+
+def _name(record: Any, position: int, path: str) -> str:
+    """How a message names a record."""
+    known = isinstance(record, dict)
+    details = [f'{key} {record[key]}' for key in ('id', 'image_id') if known and key in record]
+    return f"record {position} of '{path}'" + (f' ({", ".join(details)})' if details else '')
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        return isinstance(value, int | float) and type(value) is not bool and isfinite(value)
+    except OverflowError:  # a whole number beyond floats
+        return False
+
+
+def _is_rle(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and {'size', 'counts'} <= value.keys()
+        and isinstance(value['counts'], str | bytes)
+    )
+
+
+def _mask_problem(value: Any) -> str | None:
+    """Of the segmentation of an object: RLE, counts compressed or not, or polygons."""
+    if not value:
+        return None
+    if isinstance(value, dict):
+        is_mask = {'size', 'counts'} <= value.keys() and isinstance(
+            value['counts'], str | bytes | list
+        )
+    else:
+        is_mask = isinstance(value, list) and all(
+            isinstance(x, list) and len(x) >= 6 and len(x) % 2 == 0 and all(map(_is_number, x))
+            for x in value
+        )
+    return None if is_mask else 'a segmentation that is neither polygons nor run-length encoded'
+
+
+def _check_mask_sizes(
+    records: list[dict], image: np.ndarray, path: str, ground_truth: GroundTruth
+) -> None:
+    _ = ground_truth.image_areas  # checks that there are sizes
+    for position, (record, i) in enumerate(zip(records, image.tolist(), strict=True)):
+        own = list(record['segmentation']['size'])
+        size = [ground_truth.images[i][side] for side in ('height', 'width')]
+        if own != size:
+            raise UserError(
+                f'{_name(record, position, path)} has a mask of height and width {own}, its image '
+                f'has {size}: masks are of the size of the original image'
+            )
+
+
+def _box_problem(record: dict) -> str | None:
+    box = record.get('bbox')
+    if not isinstance(box, list | tuple) or len(box) != 4 or not all(map(_is_number, box)):
+        return f'bbox {box!r}, not four finite numbers x, y, width, height'
+    if min(box[2:]) < 0:
+        return f'bbox {box!r}, of negative width or height'
+    return None
+
+
+def _column(records: list[dict], key: str, shape: tuple[int, ...]) -> np.ndarray:
+    return np.array([x[key] for x in records], np.float64).reshape(shape)

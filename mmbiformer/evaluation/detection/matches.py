@@ -1,0 +1,158 @@
+"""Which detection matches which object, at every IoU threshold and in every size range.
+
+faster-coco-eval matches, and tells pairs only without their threshold and range. Hence it is asked
+for one threshold at a time, on the pairs of an image and a category where anything can match.
+
+Letters: T IoU thresholds, A size ranges, G objects, D detections, M candidates.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from tqdm import tqdm
+
+from ..sizes import SizeRange
+from .coco_eval import IOU_THRESHOLDS, MAX_DETECTIONS, Engine, SizeEvaluation
+from .coco_files import Detections, GroundTruth
+
+
+@dataclass
+class Matches:
+    """Outcome of the matching, and the order in which detections enter a precision-recall curve.
+
+    Attributes:
+        ranked (np.ndarray): The detections that count, at most 100 per image and category; by
+            category, falling score, and position. int64, (N, ).
+        candidates (np.ndarray): Positions in ``ranked``, ascending, of those that match anything
+            anywhere; int64, (M, ).
+        matched (np.ndarray): Object that each candidate matches, -1 for none; int32, (T, A, M).
+    """
+
+    ranked: np.ndarray
+    candidates: np.ndarray
+    matched: np.ndarray
+
+
+def matched_objects(matches: Matches, size: int) -> np.ndarray:
+    """Object that each ranked detection matches at the first threshold, or -1; int64, (N, ).
+
+    Args:
+        matches (Matches): What :func:`match` returned.
+        size (int): Position of a size range.
+    """
+    matched = np.full(len(matches.ranked), -1, np.int64)
+    matched[matches.candidates] = matches.matched[0, size]
+    return matched
+
+
+class _Matcher(Engine):
+    """Keeps the outcome of the matching apart from its accumulation."""
+
+    def pairs(self, threshold: float) -> list[np.ndarray]:
+        """For each range, matched (detection, object) ids, int64, (n, 2)."""
+        # One opaque record per category, range and image, in this order.
+        self.separate_eval = True
+        self.params.iouThrs = np.array([threshold])
+        self.evaluate()
+        records, ranges = self._evalImgs_cpp, self.params.areaRng
+        num_images = len(self.params.imgIds)
+        found = []
+        for position, bounds in enumerate(ranges):
+            start = position * num_images
+            self._evalImgs_cpp = records[start : start + num_images]
+            self._paramsEval.areaRng = [bounds]
+            self.accumulate()
+            keys = [key.split('_') for key in self.eval['matched']]
+            found.append(np.array(keys, np.int64).reshape(-1, 2))
+        return found
+
+
+def match(
+    evaluation: SizeEvaluation,
+    thresholds: Sequence[float] = tuple(IOU_THRESHOLDS),
+    progress: bool = False,
+) -> Matches:
+    """Match detections to objects as COCO's evaluation does.
+
+    Args:
+        evaluation (SizeEvaluation): What :func:`evaluate` returned.
+        thresholds (Sequence[float]): T IoU thresholds.
+        progress (bool): Show a bar.
+    """
+    detections, ranges = evaluation.detections, evaluation.ranges
+    groups = _group(detections)
+    order = np.concatenate(list(groups.values()) or [np.zeros(0, np.int64)])
+    # By image already, and lexsort is stable: ties stay in the order of COCO's evaluation.
+    ranked = order[np.lexsort((-detections.scores[order], detections.category[order]))]
+
+    pairs = _pairs(evaluation, groups, min(thresholds))
+    matched = np.full((len(thresholds), len(ranges), len(detections.scores)), -1, np.int32)
+    is_candidate = np.zeros(len(detections.scores), bool)
+    for found, _, _ in pairs:
+        is_candidate[found] = True
+    for relative in (False, True):
+        positions = [i for i, x in enumerate(ranges) if x.relative == relative]
+        if not pairs or not positions:
+            continue
+        matcher = _matcher(evaluation, pairs, [ranges[i] for i in positions], relative)
+        bar = tqdm(thresholds, 'matching', unit=' thresholds', disable=not progress)
+        for t, threshold in enumerate(bar):
+            for i, ids in zip(positions, matcher.pairs(threshold), strict=True):
+                matched[t, i, ids[:, 0] - 1] = ids[:, 1] - 1
+    candidates = np.flatnonzero(is_candidate[ranked])
+    return Matches(ranked, candidates, matched[:, :, ranked[candidates]])
+
+
+def _group(side: GroundTruth | Detections) -> dict[tuple[int, int], np.ndarray]:
+    """(image, category) -> positions, of detections those that count, by falling score."""
+    keys = (side.category, side.image)
+    limit = None
+    if isinstance(side, Detections):
+        keys, limit = (-side.scores, *keys), MAX_DETECTIONS[-1]
+    order = np.lexsort(keys)
+    image, category = side.image[order], side.category[order]
+    is_first = (np.diff(image, prepend=-1) != 0) | (np.diff(category, prepend=-1) != 0)
+    starts = np.flatnonzero(is_first)
+    return {
+        (int(image[start]), int(category[start])): group[:limit]
+        for start, group in zip(starts, np.split(order, starts)[1:], strict=True)
+    }
+
+
+def _pairs(
+    evaluation: SizeEvaluation, groups: dict, threshold: float
+) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """(m detections that can match, n objects, their IoU (m, n)) where there are any."""
+    objects = _group(evaluation.ground_truth)
+    pairs = []
+    for key, ious in evaluation.ious.items():
+        if len(ious):
+            can_match = ious.max(axis=1) >= threshold
+            if can_match.any():
+                pairs.append((groups[key][can_match], objects[key], ious[can_match]))
+    return pairs
+
+
+def _matcher(
+    evaluation: SizeEvaluation, pairs: list, ranges: Sequence[SizeRange], relative: bool
+) -> _Matcher:
+    """An engine to which each pair is an image, with one category."""
+    ground_truth = evaluation.ground_truth
+    areas, object_areas = evaluation.sizes(relative)
+    objects, detections = [], []
+    for image, (found, held, _) in enumerate(pairs):
+        detections += [
+            # Ranks for scores: they keep the order, which is all that scores do here.
+            dict(id=i + 1, image_id=image, category_id=0, bbox=(), area=area, score=-rank)
+            for rank, (i, area) in enumerate(zip(found.tolist(), areas[found], strict=True))
+        ]
+        rows = zip(held.tolist(), object_areas[held], ground_truth.crowd[held], strict=True)
+        objects += [
+            dict(id=i + 1, image_id=image, category_id=0, bbox=(), area=area, iscrowd=int(crowd))
+            for i, area, crowd in rows
+        ]
+    images = [dict(id=i) for i in range(len(pairs))]
+    bounds = [x.closed for x in ranges]
+    ious = {(image, 0): ious for image, (_, _, ious) in enumerate(pairs)}
+    return _Matcher(objects, detections, images, [0], 'bbox', bounds, ious)

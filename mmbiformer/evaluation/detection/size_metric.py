@@ -1,0 +1,174 @@
+"""The metric of configs: COCO's numbers, and AP in any size ranges."""
+
+import os.path as osp
+import tempfile
+from math import isnan
+
+from mmdet.datasets.api_wrappers import COCO
+from mmdet.evaluation import CocoMetric
+from mmengine.fileio import load
+from mmengine.logging import MMLogger
+from prettytable import PrettyTable
+
+from mmbiformer.errors import UserError
+from mmbiformer.registry import METRICS
+
+from ..formatting import points
+from ..sizes import COCO_RANGES, size_ranges
+from .coco_eval import SizeEvaluation, evaluate
+from .coco_files import GroundTruth, detections_of, ground_truth_of, no_detections
+from .summary import coco_summary, detection_notices, range_notices
+
+# mmdet's names of what COCO calls AP; the ARs keep theirs.
+NAMES = {
+    'AP': 'mAP',
+    'AP50': 'mAP_50',
+    'AP75': 'mAP_75',
+    'APs': 'mAP_s',
+    'APm': 'mAP_m',
+    'APl': 'mAP_l',
+    'ARs@100': 'AR_s@100',
+    'ARm@100': 'AR_m@100',
+    'ARl@100': 'AR_l@100',
+}
+
+
+@METRICS.register_module()
+class SizeCocoMetric(CocoMetric):
+    """mmdet's CocoMetric with AP by object size, in place of it.
+
+    Values are those of pycocotools at COCO's own 1, 10 and 100 detections (mmdet's metric takes
+    up to 1000 for small, medium and large), and are not rounded. Per size range there are
+    ``bbox_mAP_<range>`` and ``bbox_num_objects_<range>``, likewise for ``segm``. What has no
+    object has no AP: nan in the dict, n/a in the log.
+
+    Args:
+        size_bins (dict, optional): measure and ranges of
+            :func:`mmbiformer.evaluation.sizes.size_ranges`. Defaults to octaves of the side.
+        classwise (bool): Also ``bbox_mAP_<class>`` and ``bbox_mAP_<range>_<class>``.
+        ann_file (str, optional): COCO annotation file. Defaults to the data samples.
+        **kwargs: Of CocoMetric: metric ('bbox', 'segm' or both), format_only, outfile_prefix,
+            backend_args, collect_device, prefix, ... Without effect is use_mp_eval: the engine
+            is faster than several processes of pycocotools.
+
+    Raises:
+        ValueError: If an argument is one whose meaning COCO fixes (proposal_nums, iou_thrs,
+            metric_items), or a metric is neither 'bbox' nor 'segm'.
+    """
+
+    def __init__(
+        self,
+        ann_file: str | None = None,
+        *args,
+        size_bins: dict | None = None,
+        classwise: bool = False,
+        **kwargs,
+    ) -> None:
+        for name in ('proposal_nums', 'iou_thrs', 'metric_items'):
+            if kwargs.get(name) is not None:
+                raise ValueError(
+                    f'SizeCocoMetric follows COCO and takes no {name}: leave it out, or use '
+                    'CocoMetric'
+                )
+        super().__init__(ann_file, *args, classwise=classwise, **kwargs)
+        unknown = set(self.metrics) - {'bbox', 'segm'}
+        if unknown:
+            raise ValueError(
+                f'SizeCocoMetric judges bbox and segm, not {", ".join(sorted(unknown))}: '
+                'use CocoMetric'
+            )
+        self.size_ranges = size_ranges(**(size_bins or {}))
+        self._name = ann_file or 'the annotations'
+        self._ground_truth = None
+        if ann_file:
+            # What is wrong with it is known before a training, not at its first validation.
+            ground_truth_of(self._coco_api.dataset, self._name)
+
+    def compute_metrics(self, results: list) -> dict[str, float]:
+        """Judge the collected results; called once, by the process that holds all of them.
+
+        Args:
+            results (list): (ground truth, prediction) of every image.
+        """
+        gts, predictions = zip(*results, strict=True)
+        with tempfile.TemporaryDirectory() as folder:
+            prefix = self.outfile_prefix or osp.join(folder, 'results')
+            if self._coco_api is None:
+                self._coco_api = COCO(self.gt_to_coco_json(gts, prefix))  # from data samples
+            if self.cat_ids is None:
+                self.cat_ids = self._coco_api.get_cat_ids(cat_names=self.dataset_meta['classes'])
+            files = self.results2json(predictions, prefix)
+            if self.format_only:
+                MMLogger.get_current_instance().info(f'results are saved as {prefix}.*.json')
+                return {}
+            if 'segm' in self.metrics and 'segm' not in files:
+                raise UserError(
+                    "the metric's 'segm' needs masks, and the detector predicts none: leave it out"
+                )
+            found = {metric: load(files[metric]) for metric in self.metrics}
+        if self._ground_truth is None:
+            # From data samples without objects there is no list of them.
+            content = dict(dict(annotations=[]), **self._coco_api.dataset)
+            classes = self.dataset_meta['classes']
+            self._ground_truth = ground_truth_of(content, self._name, classes)
+        metrics = {}
+        for metric, records in found.items():
+            metrics.update(self._judge(self._ground_truth, records, metric))
+        return metrics
+
+    def _judge(self, ground_truth: GroundTruth, records: list[dict], metric: str) -> dict:
+        """The metrics of boxes or of masks."""
+        if metric == 'segm':
+            # COCO's evaluation would take the area of the box for that of the mask.
+            records = [{k: v for k, v in x.items() if k != 'bbox'} for x in records]
+        name = f'the {metric} results'
+        if records:
+            detections = detections_of(records, name, ground_truth)
+        else:
+            detections = no_detections(name, metric)
+        evaluation = evaluate(ground_truth, detections, self.size_ranges, metric)
+        for notice in (
+            *ground_truth.notices,
+            *range_notices(evaluation),
+            *detection_notices(evaluation),
+        ):
+            MMLogger.get_current_instance().info(notice)
+        MMLogger.get_current_instance().info(f'{metric} AP by size:\n{_table(evaluation)}')
+        return {f'{metric}_{key}': value for key, value in self._metrics(evaluation).items()}
+
+    def _metrics(self, evaluation: SizeEvaluation) -> dict[str, float]:
+        ap, num_objects = evaluation.average_precision, evaluation.num_objects
+        metrics = _Once()
+        for key, value in coco_summary(evaluation).items():
+            metrics[NAMES.get(key, key)] = value
+        for a, size in enumerate(evaluation.ranges):
+            if size not in COCO_RANGES:
+                metrics[f'mAP_{size.name}'] = ap(a)
+            metrics[f'num_objects_{size.name}'] = int(num_objects[:, a].sum())
+        if self.classwise:
+            for k, category in enumerate(evaluation.ground_truth.category_names):
+                metrics[f'mAP_{category}'] = ap(category=k)
+                for a, size in enumerate(evaluation.ranges[1:], 1):
+                    metrics[f'mAP_{size.name}_{category}'] = ap(a, category=k)
+        return metrics
+
+
+class _Once(dict):
+    """Metrics of names of their own: a range or class may be called as something else is."""
+
+    def __setitem__(self, key: str, value: float) -> None:
+        if key in self:
+            raise ValueError(f"two metrics would be '{key}': rename the size range or class")
+        super().__setitem__(key, value)
+
+
+def _table(evaluation: SizeEvaluation) -> str:
+    """For the log, in points."""
+    ap = evaluation.average_precision
+    table = PrettyTable(['range', 'objects', 'AP', 'AP50', 'AP75', 'AR'], align='r')
+    table.align['range'] = 'l'
+    for a, size in enumerate(evaluation.ranges):
+        values = ap(a), ap(a, 0.5), ap(a, 0.75), evaluation.average_recall(a)
+        cells = [points(None if isnan(x) else x) for x in values]
+        table.add_row([size.name, f'{evaluation.num_objects[:, a].sum():,}', *cells])
+    return table.get_string()

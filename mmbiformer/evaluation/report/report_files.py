@@ -1,0 +1,128 @@
+"""Writes reports: JSON, CSV, pictures and one HTML file."""
+
+import io
+import json
+import os
+from datetime import datetime
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from mmbiformer import __version__
+
+from ..detection.size_tables import report_csv
+from ..segmentation.segment_tables import segment_csv
+from .drawing import draw_worst_images
+from .html_report import render_html, render_segment_html
+from .size_pictures import draw_ap, draw_differences, draw_errors, draw_segments
+
+NAMES = dict(
+    json='size_ap.json',
+    csv='size_ap.csv',
+    html='size_ap.html',
+    ap='size_ap.png',
+    errors='size_ap_errors.png',
+    differences='size_ap_differences.png',
+)
+SEGMENT_NAMES = {key: f'segment_sizes.{key}' for key in ('json', 'csv', 'html', 'png')}
+TITLE = 'AP across object sizes'
+
+
+def write_report(
+    report: dict,
+    out_dir: str | Path,
+    *,
+    image_dir: str | Path | None = None,
+    title: str = TITLE,
+    command: str | None = None,
+) -> dict[str, Path]:
+    """Write all files of a report on detectors; each is whole or not there.
+
+    Args:
+        report (dict): What :func:`size_report` returned.
+        out_dir (str | Path): Made if needed. Files of an earlier report are replaced.
+        image_dir (str | Path, optional): Where the images lie, for the worst ones.
+        title (str): Of the HTML page.
+        command (str, optional): What made the report, for the JSON and HTML files.
+
+    Returns:
+        dict[str, Path]: 'json', 'csv', 'html', 'ap', 'errors' and, of several models,
+        'differences'.
+    """
+    made = _describe_making(command)
+    figures = dict(ap=draw_ap(report), errors=draw_errors(report))
+    if report['differences']:
+        figures['differences'] = draw_differences(report)
+    album = draw_worst_images(report, image_dir)
+    content = dict(
+        json=_json(report, made),
+        csv=report_csv(report).encode(),
+        html=render_html(report, figures, album, title, made).encode(),
+        **{key: _png(figure) for key, figure in figures.items()},
+    )
+    return _write_all(content, NAMES, out_dir)
+
+
+def write_segment_report(
+    report: dict, out_dir: str | Path, *, command: str | None = None
+) -> dict[str, Path]:
+    """Write all files of a report on segmenters; each is whole or not there.
+
+    Args:
+        report (dict): What :func:`segment_report` returned.
+        out_dir (str | Path): Made if needed. Files of an earlier report are replaced.
+        command (str, optional): What made the report, for the JSON and HTML files.
+
+    Returns:
+        dict[str, Path]: 'json', 'csv', 'html' and 'png'.
+    """
+    made = _describe_making(command)
+    figure = draw_segments(report)
+    content = dict(
+        json=_json(report, made),
+        csv=segment_csv(report).encode(),
+        html=render_segment_html(report, figure, made).encode(),
+        png=_png(figure),
+    )
+    return _write_all(content, SEGMENT_NAMES, out_dir)
+
+
+def _describe_making(command: str | None) -> dict:
+    return dict(
+        command=command,
+        date=datetime.now().astimezone().isoformat(' ', 'minutes'),
+        version=__version__,
+    )
+
+
+def _json(report: dict, made: dict) -> bytes:
+    return json.dumps(dict(made=made, **report), indent=1, allow_nan=False).encode()
+
+
+def _png(figure: Figure) -> bytes:
+    file = io.BytesIO()
+    figure.savefig(file, format='png', dpi=160)
+    return file.getvalue()
+
+
+def _write_all(
+    content: dict[str, bytes], names: dict[str, str], out_dir: str | Path
+) -> dict[str, Path]:
+    """Write the files that there is content of; those of an earlier report do not stay."""
+    folder = Path(out_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    for key in names.keys() - content.keys():
+        (folder / names[key]).unlink(missing_ok=True)
+    paths = {key: folder / names[key] for key in content}
+    for key, path in paths.items():
+        _replace(path, content[key])
+    return paths
+
+
+def _replace(path: Path, content: bytes) -> None:
+    partial = path.with_name(f'.{path.name}.partial')
+    try:
+        partial.write_bytes(content)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""Semantic segmenters, judged by the size of ground-truth segments."""
