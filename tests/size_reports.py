@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 from coco_samples import random_coco, with_masks
 
-from mmbiformer.evaluation.coco_files import detections_of, ground_truth_of
+from mmbiformer.evaluation.detection.coco_files import detections_of, ground_truth_of
+from mmbiformer.evaluation.detection.size_report import size_report
 from mmbiformer.evaluation.resampling import Bootstrap
-from mmbiformer.evaluation.size_report import size_report
 from mmbiformer.evaluation.sizes import SizeRange, size_ranges
 
 HOSTILE = '<script>alert("x")</script> & $x_$'
@@ -20,11 +20,12 @@ def make_report(
     bootstrap: Bootstrap | None = None,
     hostile: bool = False,
     num_images: int = 10,
+    seed: int = 3,
 ) -> dict:
     """Of models that find the same; each further one leaves out more of the low scores.
 
     Octaves by default, of which the last two are empty. ``hostile`` names are those of the first
-    category, of the images and of the file.
+    category, of the images and of the file. ``seed`` is that of the detections left out.
     """
     rng = np.random.default_rng(3)
     content, results = random_coco(rng, num_images, detections_per_image=12)
@@ -35,7 +36,7 @@ def make_report(
         for image in content['images']:
             image['file_name'] = f'{image["id"]}{HOSTILE}.jpg'
     ground_truth = ground_truth_of(content, HOSTILE if hostile else 'folder/gt.json')
-    models = {}
+    models, rng = {}, np.random.default_rng(seed)
     for i, name in enumerate(names):
         kept = [x for x in results if not i or x['score'] > 0.3 * i or rng.random() < 0.4]
         models[name] = detections_of(kept, f'{name}.json', ground_truth)

@@ -91,30 +91,37 @@ def size_benchmark(
             from their latest checkpoints. Flips behind a stop differ from those without it.
 
     Returns:
-        str: The report of each seed, and where its files lie.
+        str: The report of each seed, one over several seeds, and where their files lie.
 
     Raises:
         UserError: If seeds are not different ones from 0 on, or the folder holds one of these runs
             and is not to be resumed, or was begun with another recipe.
     """
     # Now, not after the trainings, so that what is missing for the report is known at once.
+    from mmbiformer.evaluation.detection.seeds import compare_seeds, seeds_csv, seeds_text
+    from mmbiformer.evaluation.detection.size_tables import report_text
     from mmbiformer.evaluation.judge_files import judge_files
-    from mmbiformer.evaluation.report_files import write_report
+    from mmbiformer.evaluation.report.report_files import write_report
     from mmbiformer.evaluation.resampling import Bootstrap
     from mmbiformer.evaluation.sizes import size_ranges
-    from mmbiformer.evaluation.tables import report_text
 
     annotations, images, predictions = predict(configs, setting, seeds, out_dir, resume)
-    parts = []
+    parts, reports = [], {}
     for position, seed in enumerate(seeds):
         models = {name: paths[position] for name, paths in predictions.items()}
         ranges = size_ranges('side', RANGES)
         report = judge_files(annotations, models, ranges, bootstrap=Bootstrap())
+        reports[seed] = report
         folder = Path(out_dir, setting, f'report_seed{seed}')
         title = f'Size benchmark, setting {setting}, seed {seed}'
         files = write_report(report, folder, image_dir=images, title=title)
         note = 'each model was trained once: intervals and marks are over images alone'
         parts.append(f'{title}\n\n{report_text(report)}\n{note}\n\nreport    {files["html"]}')
+    if len(seeds) > 1:
+        comparison = compare_seeds(reports)
+        path = Path(out_dir, setting, 'seeds.csv')
+        path.write_text(seeds_csv(comparison), encoding='utf-8')
+        parts.append(f'{seeds_text(comparison)}\n\nof all seeds  {path}')
     return '\n\n'.join(parts)
 
 

@@ -162,6 +162,18 @@ def test_ends_with_a_report_for_each_seed(finished):
     report = json.loads((folder / 'size_ap.json').read_text())
     assert [x['name'] for x in report['models']] == ['first', 'second']
     assert report['differences'][0]['sizes'][0]['AP'] == 0
+    assert not (out_dir / 'tiny/seeds.csv').exists(), 'of one seed'
+
+
+def test_several_seeds_are_put_together(finished, tmp_path, monkeypatch):
+    annotations, images, predictions = finished.result
+    several = {name: paths * 2 for name, paths in predictions.items()}
+    monkeypatch.setattr(benchmark, 'predict', lambda *_: (annotations, images, several))
+    (tmp_path / 'tiny').mkdir()
+    text = benchmark.size_benchmark(finished.configs, 'tiny', [0, 1], str(tmp_path), True)
+    assert 'AP over seeds 0, 1' in text and str(tmp_path / 'tiny/seeds.csv') in text
+    assert 'model,minus,range' in (tmp_path / 'tiny/seeds.csv').read_text()
+    assert (tmp_path / 'tiny/report_seed1/size_ap.html').is_file()
 
 
 def test_tool_passes_its_options_on(monkeypatch, capsys, tmp_path):
