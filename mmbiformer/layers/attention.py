@@ -20,7 +20,7 @@ def build_lce(dim: int) -> nn.Conv2d:
 
 
 def add(out: Tensor, context: Tensor) -> Tensor:
-    """Sum of an attention's own output and its local context; in place where no gradient asks."""
+    """Sum; where no gradient asks in place of ``out``, which nobody else may hold."""
     return out + context if torch.is_grad_enabled() else out.add_(context)
 
 

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from .attention import BiLevelRoutingAttention, FullAttention
+from .attention import BiLevelRoutingAttention, FullAttention, add
 from .depthwise import depthwise_conv
 from .lean import add_norm_mlp, is_lean
 
@@ -64,15 +64,17 @@ class BiFormerBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, H, W, C) to a map of the same shape."""
-        x = depthwise_conv(self.conv_position, x) + x
         if self._is_lean(x):
+            # Without gradients all of the block works in place of what the convolution returns.
+            x = add(depthwise_conv(self.conv_position, x), x)
             x = self.attn.forward_lean(x, self.norm1, self.drop_path.sample_scale(x))
             return add_norm_mlp(x, self.drop_path.sample_scale(x), self.norm2, *self.mlp[::2])
+        x = depthwise_conv(self.conv_position, x) + x
         x = x + self.drop_path(self.attn(self.norm1(x)))
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
     def _is_lean(self, x: Tensor) -> bool:
         if not hasattr(self.attn, 'lean_parts'):
             return False
-        parts = self.norm1, *self.attn.lean_parts, self.drop_path, self.norm2, self.mlp, *self.mlp
-        return is_lean(x, *parts)
+        parts = self.conv_position, self.norm1, *self.attn.lean_parts, self.drop_path, self.norm2
+        return is_lean(x, *parts, self.mlp, *self.mlp)

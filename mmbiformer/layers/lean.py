@@ -147,14 +147,29 @@ class _NormBackward:
         return grad_rows
 
 
+def _add_bias(out: Tensor, x: Tensor, scale: Tensor | None, bias: Tensor) -> None:
+    """Write x + scale * bias, on rows, to ``out``, which may be ``x``."""
+    if scale is None:
+        torch.add(x, bias, out=out)
+    else:
+        torch.addcmul(x, scale, bias, out=out)
+
+
+def _write_add_linear(
+    out: Tensor, x: Tensor, y: Tensor, scale: Tensor | None, weight: Tensor, bias: Tensor
+) -> Tensor:
+    """Write x + scale * linear(y), on rows, to ``out``, which may be ``x``."""
+    _add_bias(out, x, scale, bias)
+    return _add_product(out, y if scale is None else y * scale, weight.t())
+
+
 class _AddLinear(Function):
     """x + scale * linear(y), on rows; ``scale`` (L, 1) or None."""
 
     @staticmethod
     def forward(ctx, x, y, scale, weight, bias):
         ctx.save_for_backward(y, scale, weight)
-        out = torch.add(x, bias) if scale is None else torch.addcmul(x, scale, bias)
-        return _add_product(out, y if scale is None else y * scale, weight.t())
+        return _write_add_linear(torch.empty_like(x), x, y, scale, weight, bias)
 
     @staticmethod
     @once_differentiable
@@ -164,27 +179,52 @@ class _AddLinear(Function):
         return grad, scaled @ weight, None, scaled.t() @ y, scaled.sum(0)
 
 
+def _write_add_norm_mlp(
+    out: Tensor,
+    hidden: Tensor | None,
+    x: Tensor,
+    scale: Tensor | None,
+    eps: float,
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    weight1: Tensor,
+    bias1: Tensor,
+    weight2: Tensor,
+    bias2: Tensor,
+) -> Tensor:
+    """Write x + scale * MLP(LayerNorm(x)), on rows, to ``out``, which may be ``x``.
+
+    The first layer's output goes to ``hidden`` where it is given; else one chunk's memory serves
+    for all, as fresh memory costs as much as the product.
+    """
+    chunks = list(_chunks(x, len(weight1)))
+    buffer = x.new_empty(len(x[chunks[0]]), len(weight1)) if hidden is None and chunks else None
+    for chunk in chunks:
+        part = x[chunk]
+        normed = F.layer_norm(part, norm_weight.shape, norm_weight, norm_bias, eps)
+        if hidden is None:
+            act = torch.addmm(bias1, normed, weight1.t(), out=buffer[: len(part)])
+            act = torch.ops.aten.gelu_(act)
+        else:
+            act = F.gelu(torch.addmm(bias1, normed, weight1.t(), out=hidden[chunk]))
+        if scale is not None:
+            act *= scale[chunk]
+        _add_bias(out[chunk], part, None if scale is None else scale[chunk], bias2)
+        _add_product(out[chunk], act, weight2.t())
+    return out
+
+
 class _AddNormMLP(Function):
     """x + scale * MLP(LayerNorm(x)), on rows; ``scale`` (L, 1) or None."""
 
     @staticmethod
     def forward(ctx, x, scale, eps, keep, norm_weight, norm_bias, weight1, bias1, weight2, bias2):
-        out = torch.empty_like(x)
         hidden = x.new_empty(len(x), len(weight1)) if keep else None
-        for chunk in _chunks(x, len(weight1)):
-            normed = F.layer_norm(x[chunk], norm_weight.shape, norm_weight, norm_bias, eps)
-            into = hidden[chunk] if keep else None
-            act = F.gelu(torch.addmm(bias1, normed, weight1.t(), out=into))
-            if scale is None:
-                torch.add(x[chunk], bias2, out=out[chunk])
-            else:
-                act *= scale[chunk]
-                torch.addcmul(x[chunk], scale[chunk], bias2, out=out[chunk])
-            _add_product(out[chunk], act, weight2.t())
         if keep:
             ctx.save_for_backward(x, scale, hidden, norm_weight, norm_bias, weight1, weight2)
             ctx.eps = eps
-        return out
+        parameters = norm_weight, norm_bias, weight1, bias1, weight2, bias2
+        return _write_add_norm_mlp(torch.empty_like(x), hidden, x, scale, eps, *parameters)
 
     @staticmethod
     @once_differentiable
@@ -217,17 +257,29 @@ def norm_linear(
 
 
 def add_linear(x: Tensor, y: Tensor, scale: Tensor | None, linear: nn.Linear) -> Tensor:
-    """``x + scale * linear(y)`` of maps (B, H, W, C); ``scale`` (B, ) or None for 1."""
-    out = _AddLinear.apply(_rows(x), _rows(y), _per_row(scale, x), linear.weight, linear.bias)
+    """``x + scale * linear(y)`` of maps (B, H, W, C); ``scale`` (B, ) or None for 1.
+
+    Without gradients, in place of x.
+    """
+    rows = _rows(x)
+    operands = rows, _rows(y), _per_row(scale, x), linear.weight, linear.bias
+    if torch.is_grad_enabled():
+        out = _AddLinear.apply(*operands)
+    else:
+        out = _write_add_linear(rows, *operands)
     return out.view_as(x)
 
 
 def add_norm_mlp(
     x: Tensor, scale: Tensor | None, norm: nn.LayerNorm, linear1: nn.Linear, linear2: nn.Linear
 ) -> Tensor:
-    """``x + scale * linear2(gelu(linear1(norm(x))))`` of a map; shapes as above."""
+    """``x + scale * linear2(gelu(linear1(norm(x))))`` of a map, as :func:`add_linear`."""
+    rows = _rows(x)
     parameters = [p for layer in (norm, linear1, linear2) for p in (layer.weight, layer.bias)]
-    # Told from here: within a Function gradients are off, and wanted by parameters all the same.
-    keep = torch.is_grad_enabled() and any(p.requires_grad for p in (x, *parameters))
-    out = _AddNormMLP.apply(_rows(x), _per_row(scale, x), norm.eps, keep, *parameters)
+    if torch.is_grad_enabled():
+        # Within a Function gradients are off, and wanted by parameters all the same.
+        keep = any(p.requires_grad for p in (x, *parameters))
+        out = _AddNormMLP.apply(rows, _per_row(scale, x), norm.eps, keep, *parameters)
+    else:
+        out = _write_add_norm_mlp(rows, None, rows, _per_row(scale, x), norm.eps, *parameters)
     return out.view_as(x)

@@ -81,11 +81,12 @@ def forward(inputs: Inputs) -> tuple[Tensor, Tensor]:
     """The output, (B, H, W, C), and nothing for the backward pass, (0, )."""
     grid = Grid(*inputs.q.shape[:3], inputs.partition_factor)
     query, chunks = _query_rows(inputs, grid), _Chunks(inputs, grid)
-    out = torch.empty_like(query)
     for chunk, rows in chunks:
         key, value = chunks.gather(rows)
-        torch.bmm(chunks.attend(query[chunk], key, rows), value, out=out[chunk])
-    out = from_rows(out.unflatten(0, (inputs.num_heads, -1)), grid)
+        # Over its queries, which nothing needs again.
+        torch.bmm(chunks.attend(query[chunk], key, rows), value, out=query[chunk])
+    del chunks, key, value
+    out = from_rows(query.unflatten(0, (inputs.num_heads, -1)), grid)
     return out, out.new_empty(0)
 
 

@@ -88,8 +88,9 @@ def test_error_is_at_most_twice_the_modules(monkeypatch, dtype):
 
 
 @pytest.mark.parametrize('grad', [False, True], ids=['inference', 'training'])
-def test_hidden_activations_are_allocated_for_training_alone(monkeypatch, grad):
+def test_hidden_activations_are_kept_for_training_alone(monkeypatch, grad):
     module, x = make_block(dtype=torch.float32), torch.randn(1, 16, 16, DIM)
+    monkeypatch.setattr(lean, 'BYTES_PER_THREAD', 64 * 3 * DIM * 4 // torch.get_num_threads())
     seen = []
     addmm = torch.addmm
     monkeypatch.setattr(
@@ -97,7 +98,28 @@ def test_hidden_activations_are_allocated_for_training_alone(monkeypatch, grad):
     )
     with torch.set_grad_enabled(grad):
         lean.add_norm_mlp(x, None, module.norm2, *module.mlp[::2])
-    assert (seen[0] is not None) == grad
+    hidden = [out.data_ptr() for out in seen if out.shape[1] == 3 * DIM]
+    assert len(hidden) == 4
+    assert len(set(hidden)) == (4 if grad else 1)
+
+
+@pytest.mark.parametrize('attention', ['routed', 'full'])
+def test_the_input_is_left_alone(attention):
+    module, x = make_block(attention), torch.randn(2, 5, 7, DIM, dtype=torch.float64)
+    before = x.clone()
+    with torch.no_grad():
+        assert module(x).data_ptr() != x.data_ptr()
+    assert torch.equal(x, before)
+
+
+def test_a_hook_sees_what_the_convolution_returns():
+    module, x = make_block(), torch.randn(2, 5, 7, DIM, dtype=torch.float64)
+    seen = []
+    with torch.no_grad():
+        expected = module(x)
+        module.conv_position.register_forward_hook(lambda *args: seen.append(args[2]))
+        torch.testing.assert_close(module(x), expected, rtol=0, atol=1e-11)
+        assert torch.equal(seen[0], module.conv_position(x.permute(0, 3, 1, 2)))
 
 
 def test_no_samples():
