@@ -4,15 +4,26 @@ Nothing is dropped: a record that does not fit is an error that names the file a
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mmbiformer.errors import UserError
+
+from .coco_records import (
+    box_problem,
+    check_ids,
+    check_records,
+    column_of,
+    is_number,
+    is_rle,
+    mask_problem,
+    name_record,
+    positions_of,
+)
 
 
 @dataclass
@@ -56,7 +67,7 @@ class GroundTruth:
         """
         for image in self.images:
             sides = image.get('height'), image.get('width')
-            if not all(_is_number(side) and side > 0 for side in sides):
+            if not all(is_number(side) and side > 0 for side in sides):
                 raise UserError(
                     f"image {image['id']} of '{self.path}' has no height and width, which "
                     'relative sizes and masks need: add them'
@@ -114,7 +125,7 @@ def ground_truth_of(
     for key in ('images', 'annotations', 'categories'):
         if not isinstance(content.get(key), list):
             raise UserError(f"'{path}' has no list of {key}: it is not a COCO annotation file")
-        _check_ids(content[key], key, path)
+        check_ids(content[key], key, path)
     images = sorted(content['images'], key=lambda x: x['id'])
     kept = [
         x
@@ -131,14 +142,14 @@ def ground_truth_of(
         category = record.get('category_id')
         if type(category) not in (int, str) or category not in known:
             return f'category_id {record.get("category_id")!r}, which is not among its categories'
-        if not _is_number(record.get('area')) or record['area'] < 0:
+        if not is_number(record.get('area')) or record['area'] < 0:
             return f"area {record.get('area')!r}: COCO's evaluation needs it, in pixels"
         if record.get('iscrowd', 0) not in (0, 1):
             return f'iscrowd {record["iscrowd"]!r}, neither 0 nor 1'
-        return _box_problem(record) or _mask_problem(record.get('segmentation'))
+        return box_problem(record) or mask_problem(record.get('segmentation'))
 
-    image = _positions(records, 'image_id', [x['id'] for x in images], path)
-    _check_records(records, check, path)
+    image = positions_of(records, 'image_id', [x['id'] for x in images], path)
+    check_records(records, check, path)
     selected = list(range(len(records)))
     if len(kept) < len(known):
         ids = {x['id'] for x in kept}
@@ -153,9 +164,9 @@ def ground_truth_of(
         category_names=[str(x.get('name', x['id'])) for x in kept],
         ids=[x['id'] for x in records],
         image=image[selected],
-        category=_positions(records, 'category_id', [x['id'] for x in kept], path),
-        boxes=_column(records, 'bbox', (len(records), 4)),
-        areas=_column(records, 'area', (len(records),)),
+        category=positions_of(records, 'category_id', [x['id'] for x in kept], path),
+        boxes=column_of(records, 'bbox', (len(records), 4)),
+        areas=column_of(records, 'area', (len(records),)),
         crowd=crowd,
         segmentations=[x.get('segmentation') or None for x in records],
     )
@@ -217,25 +228,25 @@ def detections_of(records: Any, path: str, ground_truth: GroundTruth) -> Detecti
         raise UserError(f"record 0 of '{path}' has neither bbox nor segmentation")
 
     def check(record: dict) -> str | None:
-        if not _is_number(record.get('score')):
+        if not is_number(record.get('score')):
             return f'score {record.get("score")!r}, not a finite number'
-        if has_masks and not _is_rle(record.get('segmentation')):
+        if has_masks and not is_rle(record.get('segmentation')):
             return 'no segmentation in run-length encoding, a dict of size and counts'
-        return _box_problem(record) if has_boxes else None
+        return box_problem(record) if has_boxes else None
 
-    image = _positions(records, 'image_id', ground_truth.image_ids, path, ground_truth.path)
-    category = _positions(
+    image = positions_of(records, 'image_id', ground_truth.image_ids, path, ground_truth.path)
+    category = positions_of(
         records, 'category_id', ground_truth.category_ids, path, ground_truth.path
     )
-    _check_records(records, check, path)
+    check_records(records, check, path)
     if has_masks:
         _check_mask_sizes(records, image, path, ground_truth)
     return Detections(
         path=path,
         image=image,
         category=category,
-        scores=_column(records, 'score', (len(records),)),
-        boxes=_column(records, 'bbox', (len(records), 4)) if has_boxes else None,
+        scores=column_of(records, 'score', (len(records),)),
+        boxes=column_of(records, 'bbox', (len(records), 4)) if has_boxes else None,
         segmentations=[x['segmentation'] for x in records] if has_masks else None,
     )
 
@@ -283,97 +294,6 @@ def _read_json(path: str | Path) -> Any:
         ) from error
 
 
-def _check_ids(records: list, key: str, path: str) -> None:
-    seen = set()
-    kinds = set()
-    for position, record in enumerate(records):
-        value = record.get('id') if isinstance(record, dict) else None
-        kinds.add(type(value))
-        if type(value) not in (int, str) or len(kinds) > 1:
-            problem = 'has no id' if value is None else f'has the id {value!r}: use whole numbers'
-            raise UserError(f"record {position} of {key} of '{path}' {problem}")
-        if record['id'] in seen:
-            raise UserError(f"{key} of '{path}' have the id {record['id']} twice")
-        seen.add(record['id'])
-
-
-def _positions(
-    records: list[dict], key: str, ids: list, path: str, other: str | None = None
-) -> np.ndarray:
-    """Where in ``ids`` each record's ``key`` is, int64.
-
-    Raises:
-        UserError: Names the first record whose value is not among them, and how many there are.
-    """
-    position = {value: i for i, value in enumerate(ids)}
-    try:
-        return np.array([position[x[key]] for x in records], np.int64)
-    except (KeyError, TypeError):
-        pass
-    bad = [i for i, x in enumerate(records) if not _is_known(x, key, position)]
-    first = records[bad[0]]
-    if not isinstance(first, dict) or key not in first:
-        raise UserError(f'{_name(first, bad[0], path)} has no {key}')
-    where = f"'{other}'" if other else 'its images'
-    what = 'all of them' if len(bad) == len(records) else f'{len(bad):,} of {len(records):,}'
-    raise UserError(
-        f'{_name(first, bad[0], path)} has {key} {first[key]!r}, which is not in {where} '
-        f'({what}): is it of another data set?'
-    )
-
-
-def _is_known(record: Any, key: str, position: dict) -> bool:
-    try:
-        return record[key] in position
-    except (KeyError, TypeError):
-        return False
-
-
-def _check_records(records: list, check: Callable[[dict], str | None], path: str) -> None:
-    for position, record in enumerate(records):
-        problem = check(record)
-        if problem:
-            raise UserError(f'{_name(record, position, path)} has {problem}')
-
-
-def _name(record: Any, position: int, path: str) -> str:
-    """How a message names a record."""
-    known = isinstance(record, dict)
-    details = [f'{key} {record[key]}' for key in ('id', 'image_id') if known and key in record]
-    return f"record {position} of '{path}'" + (f' ({", ".join(details)})' if details else '')
-
-
-def _is_number(value: Any) -> bool:
-    try:
-        return isinstance(value, int | float) and type(value) is not bool and isfinite(value)
-    except OverflowError:  # a whole number beyond floats
-        return False
-
-
-def _is_rle(value: Any) -> bool:
-    return (
-        isinstance(value, dict)
-        and {'size', 'counts'} <= value.keys()
-        and isinstance(value['counts'], str | bytes)
-    )
-
-
-def _mask_problem(value: Any) -> str | None:
-    """Of the segmentation of an object: RLE, counts compressed or not, or polygons."""
-    if not value:
-        return None
-    if isinstance(value, dict):
-        is_mask = {'size', 'counts'} <= value.keys() and isinstance(
-            value['counts'], str | bytes | list
-        )
-    else:
-        is_mask = isinstance(value, list) and all(
-            isinstance(x, list) and len(x) >= 6 and len(x) % 2 == 0 and all(map(_is_number, x))
-            for x in value
-        )
-    return None if is_mask else 'a segmentation that is neither polygons nor run-length encoded'
-
-
 def _check_mask_sizes(
     records: list[dict], image: np.ndarray, path: str, ground_truth: GroundTruth
 ) -> None:
@@ -383,19 +303,6 @@ def _check_mask_sizes(
         size = [ground_truth.images[i][side] for side in ('height', 'width')]
         if own != size:
             raise UserError(
-                f'{_name(record, position, path)} has a mask of height and width {own}, its image '
-                f'has {size}: masks are of the size of the original image'
+                f'{name_record(record, position, path)} has a mask of height and width {own}, its '
+                f'image has {size}: masks are of the size of the original image'
             )
-
-
-def _box_problem(record: dict) -> str | None:
-    box = record.get('bbox')
-    if not isinstance(box, list | tuple) or len(box) != 4 or not all(map(_is_number, box)):
-        return f'bbox {box!r}, not four finite numbers x, y, width, height'
-    if min(box[2:]) < 0:
-        return f'bbox {box!r}, of negative width or height'
-    return None
-
-
-def _column(records: list[dict], key: str, shape: tuple[int, ...]) -> np.ndarray:
-    return np.array([x[key] for x in records], np.float64).reshape(shape)
