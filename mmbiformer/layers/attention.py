@@ -66,11 +66,11 @@ class BiLevelRoutingAttention(nn.Module):
 
     @property
     def lean_parts(self) -> tuple[nn.Module, ...]:
-        """What :meth:`forward_lean` stands in for."""
-        return self, self.qkv, self.proj
+        """What :meth:`forward_lean` stands in for, besides this module."""
+        return self.qkv, self.proj
 
     def forward_lean(self, x: Tensor, norm: nn.LayerNorm, scale: Tensor | None) -> Tensor:
-        """``x + scale * self(norm(x))`` of a map (B, H, W, C), as ``lean.py`` does it."""
+        """``x + scale * self(norm(x))`` of a map (B, H, W, C), as :func:`add_linear` writes it."""
         out = self._mix(*norm_linear(x, norm, self.qkv, 3))
         return add_linear(x, out, scale, self.proj)
 
@@ -131,11 +131,11 @@ class FullAttention(nn.Module):
 
     @property
     def lean_parts(self) -> tuple[nn.Module, ...]:
-        """What :meth:`forward_lean` stands in for."""
-        return self, self.proj
+        """What :meth:`forward_lean` stands in for, besides this module."""
+        return (self.proj,)
 
     def forward_lean(self, x: Tensor, norm: nn.LayerNorm, scale: Tensor | None) -> Tensor:
-        """``x + scale * self(norm(x))`` of a map (B, H, W, C), as ``lean.py`` does it."""
+        """``x + scale * self(norm(x))`` of a map (B, H, W, C), as :func:`add_linear` writes it."""
         return add_linear(x, self._mix(norm(x)), scale, self.proj)
 
     def _mix(self, x: Tensor) -> Tensor:

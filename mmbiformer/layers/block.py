@@ -76,5 +76,5 @@ class BiFormerBlock(nn.Module):
     def _is_lean(self, x: Tensor) -> bool:
         if not hasattr(self.attn, 'lean_parts'):
             return False
-        parts = self.conv_position, self.norm1, *self.attn.lean_parts, self.drop_path, self.norm2
-        return is_lean(x, *parts, self.mlp, *self.mlp)
+        parts = self.conv_position, self.norm1, self.attn, self.drop_path, self.norm2, self.mlp
+        return is_lean(x, *parts, *self.attn.lean_parts)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd import Function
+from torch.autograd import Function, forward_ad
 from torch.autograd.function import once_differentiable
 from torch.nn.modules import module as module_hooks
 
@@ -23,24 +23,31 @@ BYTES_PER_THREAD = 1 << 20
 def is_lean(x: Tensor, *parts: nn.Module) -> bool:
     """Whether this file may stand in for modules on an input: on a CPU, without autocast.
 
-    Modules that were replaced, parametrised or hooked must run themselves, and a compiler fuses
-    better what it sees.
+    Modules that were replaced, wrapped, parametrised or hooked must run themselves; so must all
+    under a compiler, which fuses better what it sees, and under torch.func and forward mode, which
+    the functions of this file do not know.
     """
     return (
         not torch.compiler.is_compiling()
         and not torch.jit.is_tracing()
+        and not torch._C._are_functorch_transforms_active()
+        and forward_ad._current_level < 0
         and x.device.type == 'cpu'
         and not torch.is_autocast_enabled('cpu')
-        and not module_hooks._global_forward_hooks
-        and not module_hooks._global_forward_pre_hooks
-        and all(_is_plain(part) for part in parts)
+        and not module_hooks._has_any_global_hook()
+        and all(_is_plain(part, x.dtype) for part in parts)
     )
 
 
-def _is_plain(module: nn.Module) -> bool:
+def _is_plain(module: nn.Module, dtype: torch.dtype) -> bool:
     """Whether a module is what ``BiFormerBlock`` builds, and nobody listens to it."""
     hooks = '_forward_hooks', '_forward_pre_hooks', '_backward_hooks', '_backward_pre_hooks'
     if 'forward' in vars(module) or any(getattr(module, name) for name in hooks):
+        return False
+    if module._compiled_call_impl is not None:
+        return False
+    parameters = filter(lambda p: p is not None, module._parameters.values())
+    if any(type(p) is not nn.Parameter or p.dtype != dtype for p in parameters):
         return False
     kind = type(module)
     if kind in (nn.Linear, nn.LayerNorm):
@@ -48,14 +55,20 @@ def _is_plain(module: nn.Module) -> bool:
     if kind is nn.GELU:
         return module.approximate == 'none'
     if kind is nn.Conv2d:
-        ones = (1, 1)
+        size = module.kernel_size[0]
         return (
-            module.stride == module.dilation == ones
+            module.kernel_size == (size, size)
+            and module.padding == (size // 2, size // 2)
+            and module.groups == module.in_channels == module.out_channels
+            and module.stride == module.dilation == (1, 1)
             and module.padding_mode == 'zeros'
             and module.bias is not None
         )
     if kind is nn.Sequential:
-        return [type(part) for part in module] == [nn.Linear, nn.GELU, nn.Linear]
+        kinds = [type(part) for part in module]
+        return kinds == [nn.Linear, nn.GELU, nn.Linear] and all(
+            _is_plain(part, dtype) for part in module
+        )
     return kind.__module__.startswith('mmbiformer.layers.')
 
 
@@ -259,7 +272,7 @@ def norm_linear(
 def add_linear(x: Tensor, y: Tensor, scale: Tensor | None, linear: nn.Linear) -> Tensor:
     """``x + scale * linear(y)`` of maps (B, H, W, C); ``scale`` (B, ) or None for 1.
 
-    Without gradients, in place of x.
+    Without gradients it may be written over x, which must not be used again.
     """
     rows = _rows(x)
     operands = rows, _rows(y), _per_row(scale, x), linear.weight, linear.bias

@@ -80,14 +80,17 @@ def _query_rows(inputs: Inputs, grid: Grid) -> Tensor:
 def forward(inputs: Inputs) -> tuple[Tensor, Tensor]:
     """The output, (B, H, W, C), and nothing for the backward pass, (0, )."""
     grid = Grid(*inputs.q.shape[:3], inputs.partition_factor)
-    query, chunks = _query_rows(inputs, grid), _Chunks(inputs, grid)
-    for chunk, rows in chunks:
-        key, value = chunks.gather(rows)
-        # Over its queries, which nothing needs again.
-        torch.bmm(chunks.attend(query[chunk], key, rows), value, out=query[chunk])
-    del chunks, key, value
+    query = _query_rows(inputs, grid)
+    _attend_in_place(query, _Chunks(inputs, grid))  # whose memory the output can have
     out = from_rows(query.unflatten(0, (inputs.num_heads, -1)), grid)
     return out, out.new_empty(0)
+
+
+def _attend_in_place(query: Tensor, chunks: _Chunks) -> None:
+    """Replace each chunk of queries by its output; nothing needs the queries again."""
+    for chunk, rows in chunks:
+        key, value = chunks.gather(rows)
+        torch.bmm(chunks.attend(query[chunk], key, rows), value, out=query[chunk])
 
 
 def backward(

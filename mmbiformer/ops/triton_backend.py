@@ -7,8 +7,7 @@ N heads, D head dim, C = N * D channels.
 """
 
 from functools import cache
-from importlib.metadata import version
-from importlib.util import find_spec
+from importlib import import_module
 from typing import NamedTuple
 
 import torch
@@ -63,15 +62,25 @@ def _interpreted() -> bool:
     return INTERPRETED.value
 
 
-def problem(q: Tensor, num_heads: int) -> str | None:
-    """Why this backend cannot run on queries (B, H, W, C), in a few words; None where it can."""
-    if find_spec('triton') is None:
-        return "triton is not installed: pip install 'triton>=3.6'"
-    installed = version('triton')
-    if tuple(map(int, installed.split('.')[:2])) < OLDEST_TRITON:
-        return f"triton {installed} is too old: pip install 'triton>=3.6'"
+@cache
+def _installation_problem() -> str | None:
+    """What of the installation keeps the kernels from running; looked up once."""
     if torch.version.hip:
         return 'it is not tested on AMD GPUs'
+    try:
+        # Not by its distribution, which has several names.
+        installed = import_module('triton').__version__
+    except ImportError as error:
+        return f"triton cannot be imported ({error}): pip install 'triton>=3.6'"
+    if tuple(map(int, installed.split('.')[:2])) < OLDEST_TRITON:
+        return f"triton {installed} is too old: pip install 'triton>=3.6'"
+    return None
+
+
+def problem(q: Tensor, num_heads: int) -> str | None:
+    """Why this backend cannot run on queries (B, H, W, C), in a few words; None where it can."""
+    if _installation_problem():
+        return _installation_problem()
     if q.dtype not in DTYPES:
         return f'dtype {q.dtype} is not float32, float16 or bfloat16'
     head_dim = q.shape[-1] // num_heads

@@ -58,9 +58,10 @@ def test_equals_the_modules(monkeypatch, rows, drop_path, attention):
     monkeypatch.setattr(lean, 'BYTES_PER_THREAD', rows * 3 * DIM * 8 // torch.get_num_threads())
     for result, truth in zip(results(module, x), expected, strict=True):
         torch.testing.assert_close(result, truth, rtol=0, atol=1e-11)
-    with torch.no_grad():
-        torch.manual_seed(1)
-        torch.testing.assert_close(module(x), expected[0], rtol=0, atol=1e-11)
+    for without_grad in (torch.no_grad, torch.inference_mode):
+        with without_grad():
+            torch.manual_seed(1)
+            torch.testing.assert_close(module(x), expected[0], rtol=0, atol=1e-11)
 
 
 def test_samples_are_dropped_where_the_modules_drop_them():
@@ -101,6 +102,32 @@ def test_hidden_activations_are_kept_for_training_alone(monkeypatch, grad):
     hidden = [out.data_ptr() for out in seen if out.shape[1] == 3 * DIM]
     assert len(hidden) == 4
     assert len(set(hidden)) == (4 if grad else 1)
+
+
+def test_without_gradients_a_block_works_in_place(monkeypatch):
+    module, x = make_block(), torch.randn(2, 5, 7, DIM, dtype=torch.float64)
+    made = []
+
+    def depthwise_conv(*args):
+        made.append(depthwise.depthwise_conv(*args))
+        return made[-1]
+
+    monkeypatch.setattr(block, 'depthwise_conv', depthwise_conv)
+    for grad in (False, True):
+        with torch.set_grad_enabled(grad):
+            out = module(x)
+        assert (out.data_ptr() == made[-1].data_ptr()) != grad
+
+
+@pytest.mark.parametrize('attention', ['routed', 'full'])
+@pytest.mark.parametrize('batch', [1, 3])
+def test_a_map_of_another_layout(monkeypatch, batch, attention):
+    module = make_block(attention)
+    x = torch.randn(batch, DIM, 5, 7, dtype=torch.float64).permute(0, 2, 3, 1)
+    with torch.no_grad():
+        out = module(x)
+        monkeypatch.setattr(block, 'is_lean', lambda *_: False)
+        torch.testing.assert_close(out, module(x.contiguous()), rtol=0, atol=1e-11)
 
 
 @pytest.mark.parametrize('attention', ['routed', 'full'])
@@ -184,6 +211,25 @@ class _Twice(nn.Linear):
         return 2 * super().forward(x)
 
 
+class _Doubled(nn.Module):
+    def __init__(self, module):
+        super().__init__()
+        self.module = module
+
+    def forward(self, x):
+        return 2 * self.module(x)
+
+
+class _Wrapper(_Doubled):
+    """Hands all else on, as wrappers of torch do."""
+
+    def __getattr__(self, name):
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(self.module, name)
+
+
 CHANGES = {
     'class': lambda m: setattr(m.mlp[2], '__class__', _Twice),
     'forward': lambda m: setattr(
@@ -197,6 +243,11 @@ CHANGES = {
     'no bias': lambda m: setattr(m.mlp[2], 'bias', None),
     'no drop path': lambda m: setattr(m, 'drop_path', nn.Identity()),
     'parametrised': lambda m: nn.utils.parametrizations.weight_norm(m.attn.proj),
+    'mlp': lambda m: setattr(m, 'mlp', _Doubled(m.mlp)),
+    'attention': lambda m: setattr(m, 'attn', _Wrapper(m.attn)),
+    'other kernel': lambda m: setattr(
+        m.attn, 'lce', nn.Conv2d(DIM, DIM, (1, 7), padding=(0, 3), groups=DIM)
+    ),
     'dilated': lambda m: [
         setattr(m.attn.lce, n, (v, v)) for n, v in (('dilation', 2), ('padding', 4))
     ],
@@ -212,6 +263,50 @@ def test_parts_that_were_changed_run(monkeypatch, change):
     expected = plain(monkeypatch, module, x)
     for result, truth in zip(results(module, x), expected, strict=True):
         torch.testing.assert_close(result, truth, rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize(
+    'register',
+    [
+        nn.modules.module.register_module_forward_hook,
+        nn.modules.module.register_module_forward_pre_hook,
+        nn.modules.module.register_module_full_backward_hook,
+        nn.modules.module.register_module_full_backward_pre_hook,
+    ],
+)
+def test_global_hooks_hear_every_module(register):
+    module, heard = make_block(), set()
+    handle = register(lambda part, *_: heard.add(part) and None)
+    try:
+        module(torch.randn(1, 4, 4, DIM, dtype=torch.float64, requires_grad=True)).sum().backward()
+    finally:
+        handle.remove()
+    assert {module.norm2, module.mlp[0], module.attn.qkv, module.attn.proj} <= heard
+
+
+def test_transforms_take_the_modules(monkeypatch):
+    module = make_block('full')
+    x = torch.randn(3, 4, 4, DIM, dtype=torch.float64)
+    grads = torch.func.vmap(torch.func.grad(lambda one: module(one[None]).sum()))(x)
+    monkeypatch.setattr(block, 'is_lean', lambda *_: False)
+    monkeypatch.setattr(depthwise, 'is_lean', lambda *_: False)
+    expected = x.clone().requires_grad_()
+    module(expected).sum().backward()
+    torch.testing.assert_close(grads, expected.grad, rtol=0, atol=1e-11)
+
+
+def test_a_compiled_part_runs():
+    module, x = make_block(), torch.randn(1, 4, 4, DIM, dtype=torch.float64)
+    assert module._is_lean(x)
+    module.attn.compile(backend='eager')
+    assert not module._is_lean(x)
+
+
+def test_parameters_of_another_dtype_take_the_modules():
+    module, x = make_block(dtype=torch.bfloat16), torch.rand(1, 4, 4, DIM, dtype=torch.bfloat16)
+    assert module._is_lean(x)
+    module.norm1.float()
+    assert not module._is_lean(x)
 
 
 def test_autocast_takes_the_modules():

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from importlib.util import find_spec
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -171,10 +172,28 @@ def test_says_why_it_cannot_run(monkeypatch):
     assert triton_backend.problem(q, 3) is None
     monkeypatch.setattr(triton_backend, '_interpreted', lambda: False)
     assert 'q is on cpu: triton needs a CUDA GPU' in triton_backend.problem(q, 3)
-    monkeypatch.setattr(triton_backend, 'version', lambda _: '3.3.1')
-    assert triton_backend.problem(q, 3).startswith('triton 3.3.1 is too old: pip install')
-    monkeypatch.setattr(triton_backend, 'find_spec', lambda _: None)
-    assert triton_backend.problem(q, 3) == "triton is not installed: pip install 'triton>=3.6'"
+
+
+@pytest.mark.parametrize(
+    ('module', 'hip', 'message'),
+    [
+        (SimpleNamespace(__version__='3.6.0+git'), None, None),
+        (SimpleNamespace(__version__='3.3.1'), None, r'triton 3\.3\.1 is too old: pip install'),
+        (ImportError('no such file'), None, r'triton cannot be imported \(no such file\): pip'),
+        (ImportError('no such file'), '6.4', 'it is not tested on AMD GPUs'),
+    ],
+    ids=['new', 'old', 'absent', 'amd'],
+)
+def test_says_why_the_installation_cannot_run(monkeypatch, module, hip, message):
+    def import_module(_):
+        if isinstance(module, Exception):
+            raise module
+        return module
+
+    monkeypatch.setattr(triton_backend, 'import_module', import_module)
+    monkeypatch.setattr(torch.version, 'hip', hip)
+    found = triton_backend._installation_problem.__wrapped__()
+    assert found == message or re.match(message, found)
 
 
 @needs_triton
