@@ -27,6 +27,7 @@ ALLOWED = {
         'matplotlib',
         'mmengine',
         'mmdet',
+        'mmbiformer.__version__',
         'mmbiformer.backbones',
         'mmbiformer.errors',
         'mmbiformer.layers',

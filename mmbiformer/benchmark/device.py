@@ -2,12 +2,15 @@
 
 import os
 import platform
+import subprocess
 import sys
 import time
 from datetime import datetime
+from pathlib import Path
 
 import torch
 
+from mmbiformer import __version__
 from mmbiformer.errors import UserError
 
 DTYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
@@ -59,9 +62,10 @@ def matmul_rate(device: str, precision: str, seconds: float = 0.5) -> float:
 
 
 def environment(device: str) -> dict[str, str]:
-    """What a number must be quoted with: machine, versions, threads, date and command."""
+    """What a number must be quoted with: machine, code, versions, threads, date and command."""
     facts = {
         'machine': _machine(device),
+        'code': _code(),
         'torch': torch.__version__,
         'threads': str(torch.get_num_threads()),
         'python': platform.python_version(),
@@ -71,6 +75,19 @@ def environment(device: str) -> dict[str, str]:
     if device == 'cuda':
         facts['cuda'] = str(torch.version.cuda)
     return facts
+
+
+def _code() -> str:
+    """Version of this package and, in a checkout, the commit and whether files were changed."""
+    root = Path(__file__).parents[2]
+    git = ['git', '-C', str(root), 'describe', '--always', '--dirty']
+    if not (root / '.git').exists():  # installed, perhaps within another project's checkout
+        return f'mmbiformer {__version__}'
+    try:
+        commit = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return f'mmbiformer {__version__}'
+    return f'mmbiformer {__version__}, {commit}'
 
 
 def _machine(device: str) -> str:

@@ -169,9 +169,9 @@ def _shared(options: Namespace) -> dict:
 
 
 def _stem(options: Namespace, *parts: str) -> Path:
-    """Path of the files of a run, without their suffix: runs that differ do not overwrite."""
+    """Path of the files of a run, without their suffix: no run overwrites another's."""
     names = [options.level, options.arch, *parts, options.device, options.precision]
-    return Path(options.out_dir, '_'.join(names))
+    return Path(options.out_dir, '_'.join([*names, time.strftime('%Y%m%d-%H%M%S')]))
 
 
 def _names(sizes: Sequence[Size]) -> list[str]:

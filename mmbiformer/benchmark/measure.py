@@ -32,7 +32,10 @@ def interleave(
     device: str,
     report: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Timing | Exception]:
-    """Time steps in turns, A B C A B C, so that a slow spell of the machine hits all alike.
+    """Time steps in turns, A B C B C A, so that a slow spell of the machine hits all alike.
+
+    Each round begins with the next step: what one leaves to another, such as memory given back,
+    is not always the same one's.
 
     Args:
         steps (Mapping[str, Callable]): What to run, by name.
@@ -57,7 +60,9 @@ def interleave(
             results[name] = _without_frames(error)
     for number in range(1, rounds + 1):
         report(f'round {number} of {rounds}')
-        for name, count in list(calls.items()):
+        turns = list(calls.items())
+        begin = (number - 1) % max(1, len(turns))
+        for name, count in turns[begin:] + turns[:begin]:
             try:
                 results[name].samples.append(_seconds(steps[name], count, device))
             except Exception as error:

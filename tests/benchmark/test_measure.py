@@ -15,7 +15,7 @@ def test_steps_take_turns(monkeypatch) -> None:
     calls, lines = [], []
     steps = {name: lambda name=name: calls.append(name) for name in 'ABC'}
     results = interleave(steps, rounds=3, device='cpu', report=lines.append)
-    assert calls[-9:] == list('ABCABCABC')
+    assert calls[-9:] == list('ABCBCACAB')
     assert calls[:-9] == list('ABC')  # warm-up, thrown away
     assert list(results) == list('ABC')
     assert [len(result.samples) for result in results.values()] == [3, 3, 3]

@@ -44,7 +44,9 @@ def test_backbone(run, tmp_path) -> None:
             assert (row['saved_bytes'] is None) == (mode == 'inference')
     assert training[0]['flops'] == 3 * inference[0]['flops']
     assert min(content['matmul_gflops']) > 0
-    assert {'machine', 'torch', 'threads', 'date', 'command'} <= content['environment'].keys()
+    assert {'machine', 'code', 'torch', 'threads', 'date', 'command'} <= content[
+        'environment'
+    ].keys()
     assert_is_picture(tmp_path)
 
 
