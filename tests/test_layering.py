@@ -39,6 +39,7 @@ ALLOWED = {
         'mmbiformer.__version__',
         'mmbiformer.errors',
         'mmbiformer.registry',
+        'mmbiformer.stack',
     },
     'registry': {'mmengine'},
     'checkpoint': {'torch', 'mmengine', 'mmbiformer.errors'},

@@ -48,10 +48,12 @@ def main() -> None:
             'give either --ann and --results (and --images), or --config and --checkpoint'
         )
     ranges, bootstrap = read_size_options(args)
+    if args.images and not Path(args.images).is_dir():
+        raise UserError(f"--images '{args.images}' is no folder: check the path")
     annotations, results, images, classes = args.ann, args.results, args.images, None
     if args.config:
         found = run_detector(args)
-        args.iou_type = args.iou_type or next(iter(found.detections))
+        args.iou_type = args.iou_type or ('segm' if 'segm' in found.detections else 'bbox')
         chosen = found.detections[args.iou_type]
         annotations, results, images = found.annotations, [chosen], found.images
         classes = found.classes
@@ -61,6 +63,7 @@ def main() -> None:
         ranges,
         iou_type=args.iou_type,
         category_names=classes,
+        may_be_empty=bool(args.config),
         bootstrap=bootstrap,
         progress=True,
     )
@@ -72,10 +75,10 @@ def main() -> None:
 
 def run_detector(args: argparse.Namespace) -> 'Results':
     """Write what the config's detector finds to the report's folder."""
+    require('mmengine', 'mmcv', 'mmdet')
     from mmbiformer.engine import load_config
     from mmbiformer.engine.results import write_results
 
-    require('mmengine', 'mmcv', 'mmdet')
     cfg = load_config(args.config, data_root=args.data_root, work_dir=args.out_dir)
     prefix = Path(args.out_dir, Path(args.config).stem)
     return write_results(cfg, args.checkpoint, prefix, args.iou_type)

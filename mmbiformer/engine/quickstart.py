@@ -75,6 +75,8 @@ def _judge_detector(
         cfg.test_evaluator.ann_file,
         {Path(cfg.work_dir).name: f'{prefix}.bbox.json'},
         size_ranges(),
+        iou_type='bbox',
+        may_be_empty=True,
         bootstrap=Bootstrap(),
     )
     images = data_root / 'images/validation'

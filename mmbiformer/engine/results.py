@@ -47,6 +47,11 @@ def write_results(
     evaluator = _coco_evaluator(cfg)
     metrics = evaluator.get('metric', 'bbox')
     metrics = [metrics] if isinstance(metrics, str) else list(metrics)
+    if not {'bbox', 'segm'} & set(metrics):
+        raise UserError(
+            f"the config's metric is {' and '.join(metrics)}, and neither bbox nor segm: add one "
+            'to test_evaluator'
+        )
     if iou_type and iou_type not in metrics:
         raise UserError(
             f"the config's metric is {' and '.join(metrics)}, not {iou_type}: "

@@ -98,10 +98,10 @@ def size_benchmark(
             and is not to be resumed, or was begun with another recipe.
     """
     # Now, not after the trainings, so that what is missing for the report is known at once.
-    from mmbiformer.evaluation.detection.seeds import compare_seeds, seeds_csv, seeds_text
+    from mmbiformer.evaluation.detection.compare_seeds import compare_seeds, seeds_csv, seeds_text
     from mmbiformer.evaluation.detection.size_tables import report_text
     from mmbiformer.evaluation.judge_files import judge_files
-    from mmbiformer.evaluation.report.report_files import write_report
+    from mmbiformer.evaluation.report.report_files import replace_file, write_report
     from mmbiformer.evaluation.resampling import Bootstrap
     from mmbiformer.evaluation.sizes import size_ranges
 
@@ -110,17 +110,20 @@ def size_benchmark(
     for position, seed in enumerate(seeds):
         models = {name: paths[position] for name, paths in predictions.items()}
         ranges = size_ranges('side', RANGES)
-        report = judge_files(annotations, models, ranges, bootstrap=Bootstrap())
+        report = judge_files(
+            annotations, models, ranges, iou_type='bbox', may_be_empty=True, bootstrap=Bootstrap()
+        )
         reports[seed] = report
         folder = Path(out_dir, setting, f'report_seed{seed}')
         title = f'Size benchmark, setting {setting}, seed {seed}'
         files = write_report(report, folder, image_dir=images, title=title)
-        note = 'each model was trained once: intervals and marks are over images alone'
+        note = 'of one training each: intervals and marks are over images alone'
         parts.append(f'{title}\n\n{report_text(report)}\n{note}\n\nreport    {files["html"]}')
+    path = Path(out_dir, setting, 'seeds.csv')
+    path.unlink(missing_ok=True)  # perhaps of other seeds
     if len(seeds) > 1:
         comparison = compare_seeds(reports)
-        path = Path(out_dir, setting, 'seeds.csv')
-        path.write_text(seeds_csv(comparison), encoding='utf-8')
+        replace_file(path, seeds_csv(comparison).encode())
         parts.append(f'{seeds_text(comparison)}\n\nof all seeds  {path}')
     return '\n\n'.join(parts)
 

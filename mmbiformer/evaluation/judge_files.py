@@ -21,6 +21,7 @@ def judge_files(
     *,
     iou_type: str | None = None,
     category_names: Sequence[str] | None = None,
+    may_be_empty: bool = False,
     bootstrap: Bootstrap | None = None,
     progress: bool = False,
 ) -> dict:
@@ -33,6 +34,8 @@ def judge_files(
         iou_type (str, optional): 'bbox' or 'segm'. Defaults to 'segm' where every annotation and
             every result has a mask, else to 'bbox'.
         category_names (Sequence[str], optional): Judge these alone. Defaults to all.
+        may_be_empty (bool): A file without detections is a detector that found nothing, and no
+            mistake.
         bootstrap (Bootstrap, optional): Where given, AP comes with intervals.
         progress (bool): Show bars.
 
@@ -42,7 +45,9 @@ def judge_files(
     ground_truth = read_ground_truth(annotations, category_names)
     if ground_truth.crowd.all():
         raise UserError(f"'{annotations}' has no objects, so there is nothing to judge by")
-    models = {name: read_detections(path, ground_truth) for name, path in results.items()}
+    models = {
+        name: read_detections(path, ground_truth, may_be_empty) for name, path in results.items()
+    }
     if iou_type is None:
         has_masks = all(x.segmentations is not None for x in models.values())
         iou_type = 'segm' if has_masks and None not in ground_truth.segmentations else 'bbox'

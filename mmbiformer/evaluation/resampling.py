@@ -3,7 +3,7 @@
 Letters: I images, W resamples.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
@@ -19,6 +19,10 @@ class Bootstrap:
 
     num_resamples: int = 1000
     seed: int = 0
+
+    def as_dict(self) -> dict:
+        """As reports have it, with what all intervals share."""
+        return dict(**asdict(self), confidence=CONFIDENCE, min_images=MIN_IMAGES)
 
 
 def draw_weights(num_images: int, num_resamples: int, seed: int) -> np.ndarray:

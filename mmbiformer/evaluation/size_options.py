@@ -15,8 +15,8 @@ def name_results(paths: Sequence[str | Path]) -> dict[str, Path]:
     """A name for each file or folder: its stem, behind as many folders as tell it from others."""
     paths = [Path(x) for x in paths]
     # Without mmdet's endings of result files.
-    stems = [x.with_name(re.sub(r'(\.bbox|\.segm)?\.json$', '', x.name)) for x in paths]
-    parts = [x.absolute().parts for x in stems]
+    whole = [x.absolute() for x in paths]
+    parts = [x.with_name(re.sub(r'(\.bbox|\.segm)?\.json$', '', x.name)).parts for x in whole]
     if len(set(parts)) < len(parts):
         raise UserError(f'given twice, or of one name: {" ".join(map(str, paths))}')
     names = {}
@@ -71,8 +71,10 @@ def read_size_options(args: Namespace) -> tuple[tuple[SizeRange, ...], Bootstrap
     """What the options of :func:`add_size_options` ask for.
 
     Raises:
-        UserError: If a range or a number is none.
+        UserError: If a range or a number is none, or the folder cannot be one.
     """
+    if Path(args.out_dir).is_file():
+        raise UserError(f"--out-dir '{args.out_dir}' is a file: name a folder")
     if args.seed < 0:
         raise UserError(f'--seed {args.seed}: give a number from 0 on')
     if args.bootstrap and args.bootstrap < 100:

@@ -1,5 +1,6 @@
 """The size benchmark: its data, what it hands to the report, going on after an interruption."""
 
+import csv
 import json
 import os
 from pathlib import Path
@@ -166,14 +167,52 @@ def test_ends_with_a_report_for_each_seed(finished):
 
 
 def test_several_seeds_are_put_together(finished, tmp_path, monkeypatch):
-    annotations, images, predictions = finished.result
-    several = {name: paths * 2 for name, paths in predictions.items()}
-    monkeypatch.setattr(benchmark, 'predict', lambda *_: (annotations, images, several))
+    annotations, images, _ = finished.result
+    objects = json.loads(annotations.read_text())['annotations']
+    found = [
+        dict(image_id=x['image_id'], category_id=x['category_id'], bbox=x['bbox'], score=0.5)
+        for x in objects
+    ]
+    predictions = {}
+    for model, kept in dict(first=(4, 2), second=(1, 3)).items():
+        predictions[model] = [tmp_path / f'{model}{i}.json' for i in range(2)]
+        for path, number in zip(predictions[model], kept, strict=True):
+            path.write_text(json.dumps(found[: len(found) * number // 4]))
+    monkeypatch.setattr(benchmark, 'predict', lambda *_: (annotations, images, predictions))
     (tmp_path / 'tiny').mkdir()
-    text = benchmark.size_benchmark(finished.configs, 'tiny', [0, 1], str(tmp_path), True)
-    assert 'AP over seeds 0, 1' in text and str(tmp_path / 'tiny/seeds.csv') in text
-    assert 'model,minus,range' in (tmp_path / 'tiny/seeds.csv').read_text()
-    assert (tmp_path / 'tiny/report_seed1/size_ap.html').is_file()
+    text = benchmark.size_benchmark(finished.configs, 'tiny', [5, 7], str(tmp_path), True)
+    assert 'AP over seeds 5, 7' in text and str(tmp_path / 'tiny/seeds.csv') in text
+    with open(tmp_path / 'tiny/seeds.csv') as file:
+        lines = [x for x in csv.DictReader(file) if x['range'] == 'all']
+    assert [(x['model'], x['minus']) for x in lines] == [
+        *(('first', ''), ('second', ''), ('second', 'first'))
+    ]
+    ap = np.array([[float(x[f'AP_seed{seed}']) for seed in (5, 7)] for x in lines])
+    assert ap[0, 0] == 1 and ap[0, 0] > ap[1, 1] > ap[0, 1] > ap[1, 0] > 0
+    np.testing.assert_allclose(ap[2], ap[1] - ap[0])
+    for seed, column in zip((5, 7), ap.T, strict=True):
+        report = json.loads((tmp_path / f'tiny/report_seed{seed}/size_ap.json').read_text())
+        assert [x['sizes'][0]['AP'] for x in report['models']] == pytest.approx(column[:2])
+
+    # The same of one seed: what is over several would be of other trainings.
+    one = {model: paths[:1] for model, paths in predictions.items()}
+    monkeypatch.setattr(benchmark, 'predict', lambda *_: (annotations, images, one))
+    assert 'over seeds' not in benchmark.size_benchmark(
+        finished.configs, 'tiny', [5], str(tmp_path), True
+    )
+    assert not (tmp_path / 'tiny/seeds.csv').exists()
+
+
+def test_predictions_are_in_the_order_of_seeds(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(benchmark, 'make_shapes', lambda folder, **_: folder)
+    monkeypatch.setattr(benchmark, '_train', lambda run, _: run.work_dir.mkdir(parents=True))
+    monkeypatch.setattr(
+        benchmark, '_evaluate', lambda run, *_: run.predictions.write_text(str(run.seed))
+    )
+    found = predict(dict(a=config, b=config), 'tiny', [7, 3], str(tmp_path), False)[2]
+    assert {k: [x.read_text() for x in paths] for k, paths in found.items()} == dict(
+        a=['7', '3'], b=['7', '3']
+    )
 
 
 def test_tool_passes_its_options_on(monkeypatch, capsys, tmp_path):

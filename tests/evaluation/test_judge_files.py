@@ -8,6 +8,8 @@ from coco_samples import random_coco, with_masks
 
 from mmbiformer.errors import UserError
 from mmbiformer.evaluation.judge_files import judge_files
+from mmbiformer.evaluation.report.report_files import write_report
+from mmbiformer.evaluation.resampling import Bootstrap
 from mmbiformer.evaluation.sizes import size_ranges
 
 
@@ -91,9 +93,26 @@ def test_a_ground_truth_without_objects_judges_nothing(files):
         judge(files, 'boxes')
 
 
+def test_nothing_found_is_an_ap_of_zero_where_it_may_be(files, tmp_path):
+    files['none'] = tmp_path / 'none.json'
+    files['none'].write_text('[]')
+    with pytest.raises(UserError, match=r"none.json' has no detections"):
+        judge(files, 'boxes', 'none')
+    for iou_type, first in (('bbox', 'boxes'), ('segm', 'masks')):
+        report = judge(
+            files, first, 'none', iou_type=iou_type, may_be_empty=True, bootstrap=Bootstrap(100)
+        )
+        model = report['models'][1]
+        assert model['num_detections'] == model['coco']['AP'] == model['best_f1'] == 0
+        num_objects = model['sizes'][0]['num_objects']
+        assert model['sizes'][0]['errors']['missed']['count'] == num_objects > 0
+        assert any('images have no detections' in x for x in model['notices'])
+        assert write_report(report, tmp_path / iou_type)['html'].is_file()
+
+
 def test_masks_that_cannot_be_decoded(files):
     results = json.loads(files['masks'].read_text())
     results[0]['segmentation']['counts'] = 'no mask'
     files['masks'].write_text(json.dumps(results))
-    with pytest.raises(UserError, match=r"masks.json' has a mask that cannot be decoded"):
+    with pytest.raises(UserError, match=r"record 0 of '.*masks.json' .* not runs of its"):
         judge(files, 'masks')

@@ -11,10 +11,8 @@ import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
 from faster_coco_eval.core import mask as mask_api
 
-from mmbiformer.errors import UserError
-
 from ..sizes import COCO_RANGES, SizeRange
-from .coco_files import Detections, GroundTruth, check_iou_type
+from .coco_files import Detections, GroundTruth, check_iou_type, check_masks
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 MAX_DETECTIONS = (1, 10, 100)
@@ -166,24 +164,20 @@ def evaluate(
     """Judge detections in COCO's own size ranges and in the given ones.
 
     Raises:
-        UserError: If boxes or masks that ``iou_type`` needs are not there.
+        UserError: If boxes or masks that ``iou_type`` needs are not there, or a mask is none.
     """
     for side in (ground_truth, detections):
         check_iou_type(side, iou_type)
     has_masks = iou_type == 'segm'
     if has_masks:
-        try:
-            areas = np.asarray(mask_api.area(detections.segmentations), np.float64)
-        except (RuntimeError, ValueError) as error:
-            raise UserError(
-                f"'{detections.path}' has a mask that cannot be decoded: {error}"
-            ) from error
+        for side in (ground_truth, detections):
+            check_masks(side, ground_truth)
+        areas = np.asarray(mask_api.area(detections.segmentations), np.float64)
     else:
         areas = detections.boxes[:, 2] * detections.boxes[:, 3]
     ranges = (*COCO_RANGES, *ranges)
     images = [dict(id=i) for i in range(len(ground_truth.image_ids))]
     if has_masks:
-        _ = ground_truth.image_areas  # checks that there are sizes
         for own, image in zip(images, ground_truth.images, strict=True):
             own.update(height=image['height'], width=image['width'])
 

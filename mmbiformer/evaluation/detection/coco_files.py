@@ -19,11 +19,10 @@ from .coco_records import (
     check_records,
     column_of,
     is_number,
-    is_rle,
-    mask_problem,
-    name_record,
+    polygons_problem,
     positions_of,
 )
+from .rle import find_broken, rle_problem
 
 
 @dataclass
@@ -146,7 +145,7 @@ def ground_truth_of(
             return f"area {record.get('area')!r}: COCO's evaluation needs it, in pixels"
         if record.get('iscrowd', 0) not in (0, 1):
             return f'iscrowd {record["iscrowd"]!r}, neither 0 nor 1'
-        return box_problem(record) or mask_problem(record.get('segmentation'))
+        return box_problem(record)
 
     image = positions_of(records, 'image_id', [x['id'] for x in images], path)
     check_records(records, check, path)
@@ -201,16 +200,25 @@ def _notices(ground_truth: GroundTruth, content: dict, records: list[dict]) -> l
     return notices
 
 
-def read_detections(path: str | Path, ground_truth: GroundTruth) -> Detections:
+def read_detections(
+    path: str | Path, ground_truth: GroundTruth, may_be_empty: bool = False
+) -> Detections:
     """Read detections in COCO's result format on the images of a ground truth.
+
+    Args:
+        path (str | Path): The file.
+        ground_truth (GroundTruth): What they are to be judged by.
+        may_be_empty (bool): Its detector is known to have run to the end.
 
     Raises:
         UserError: If the file, or a record of it, is not what COCO's format wants; if it has no
-            detections, or is of another data set.
+            detections and may not be empty, or is of another data set.
     """
     content = _read_json(path)
     if isinstance(content, dict) and 'images' in content:
         raise UserError(f"'{path}' is an annotation file: results are a list of detections")
+    if may_be_empty and content == []:
+        return no_detections(str(path))
     return detections_of(content, str(path), ground_truth)
 
 
@@ -221,17 +229,17 @@ def detections_of(records: Any, path: str, ground_truth: GroundTruth) -> Detecti
     if not records:
         raise UserError(f"'{path}' has no detections: is it the result of a finished test?")
 
-    has_boxes, has_masks = (
-        isinstance(records[0], dict) and key in records[0] for key in ('bbox', 'segmentation')
-    )
-    if not has_boxes and not has_masks:
+    shapes = _shapes(records[0]) if isinstance(records[0], dict) else []
+    if not shapes:
         raise UserError(f"record 0 of '{path}' has neither bbox nor segmentation")
+    has_boxes, has_masks = 'bbox' in shapes, 'segmentation' in shapes
 
     def check(record: dict) -> str | None:
         if not is_number(record.get('score')):
             return f'score {record.get("score")!r}, not a finite number'
-        if has_masks and not is_rle(record.get('segmentation')):
-            return 'no segmentation in run-length encoding, a dict of size and counts'
+        if _shapes(record) != shapes:
+            own = ' and '.join(_shapes(record)) or 'neither bbox nor segmentation'
+            return f'{own}, while record 0 has {" and ".join(shapes)}'
         return box_problem(record) if has_boxes else None
 
     image = positions_of(records, 'image_id', ground_truth.image_ids, path, ground_truth.path)
@@ -239,8 +247,6 @@ def detections_of(records: Any, path: str, ground_truth: GroundTruth) -> Detecti
         records, 'category_id', ground_truth.category_ids, path, ground_truth.path
     )
     check_records(records, check, path)
-    if has_masks:
-        _check_mask_sizes(records, image, path, ground_truth)
     return Detections(
         path=path,
         image=image,
@@ -249,6 +255,10 @@ def detections_of(records: Any, path: str, ground_truth: GroundTruth) -> Detecti
         boxes=column_of(records, 'bbox', (len(records), 4)) if has_boxes else None,
         segmentations=[x['segmentation'] for x in records] if has_masks else None,
     )
+
+
+def _shapes(record: dict) -> list[str]:
+    return [x for x in ('bbox', 'segmentation') if x in record]
 
 
 def check_iou_type(side: GroundTruth | Detections, iou_type: str) -> None:
@@ -268,17 +278,51 @@ def check_iou_type(side: GroundTruth | Detections, iou_type: str) -> None:
         raise UserError(f"{lacking} of '{side.path}' has no {what}: judge by iou type {other}")
 
 
-def no_detections(path: str, iou_type: str) -> Detections:
+def check_masks(side: GroundTruth | Detections, ground_truth: GroundTruth) -> None:
+    """Check the masks of the ground truth or of detections on its images, all of which have one.
+
+    Raises:
+        UserError: Names the first that is none, or is of another size than its image.
+    """
+    is_truth = isinstance(side, GroundTruth)
+    _ = ground_truth.image_areas  # checks that there are sizes
+    sizes = [(x['height'], x['width']) for x in ground_truth.images]
+
+    def fail(position: int, problem: str) -> None:
+        name = f'annotation {side.ids[position]}' if is_truth else f'record {position}'
+        image = ground_truth.image_ids[side.image[position]]
+        raise UserError(
+            f"{name} of '{side.path}' (image_id {image}) has {problem}; boxes can be judged "
+            'without: iou type bbox'
+        )
+
+    compressed = []
+    for position, (value, image) in enumerate(
+        zip(side.segmentations, side.image.tolist(), strict=True)
+    ):
+        is_polygons = is_truth and not isinstance(value, dict)
+        problem = polygons_problem(value) if is_polygons else rle_problem(value, *sizes[image])
+        if problem:
+            fail(position, problem)
+        if not is_polygons and not isinstance(value['counts'], list):
+            compressed.append(position)
+        elif not is_truth:
+            fail(position, 'a mask whose counts are not compressed, as results have them')
+    pixels = [sizes[side.image[i]][0] * sizes[side.image[i]][1] for i in compressed]
+    broken = find_broken([side.segmentations[i]['counts'] for i in compressed], pixels)
+    if broken is not None:
+        problem = f'a mask whose counts are not runs of its {pixels[broken]:,} pixels'
+        fail(compressed[broken], problem)
+
+
+def no_detections(path: str) -> Detections:
     """Of a detector that finds nothing, as one may at the beginning of its training.
 
     Args:
         path (str): What messages call it.
-        iou_type (str): 'bbox' or 'segm'.
     """
     none = np.zeros(0, np.int64)
-    has_masks = iou_type == 'segm'
-    boxes, segmentations = (None, []) if has_masks else (np.zeros((0, 4)), None)
-    return Detections(path, none, none, np.zeros(0), boxes, segmentations)
+    return Detections(path, none, none, np.zeros(0), np.zeros((0, 4)), [])
 
 
 def _read_json(path: str | Path) -> Any:
@@ -292,17 +336,3 @@ def _read_json(path: str | Path) -> Any:
         raise UserError(
             f"'{path}' ({size:,} bytes) is not valid JSON, perhaps truncated: {error}"
         ) from error
-
-
-def _check_mask_sizes(
-    records: list[dict], image: np.ndarray, path: str, ground_truth: GroundTruth
-) -> None:
-    _ = ground_truth.image_areas  # checks that there are sizes
-    for position, (record, i) in enumerate(zip(records, image.tolist(), strict=True)):
-        own = list(record['segmentation']['size'])
-        size = [ground_truth.images[i][side] for side in ('height', 'width')]
-        if own != size:
-            raise UserError(
-                f'{name_record(record, position, path)} has a mask of height and width {own}, its '
-                f'image has {size}: masks are of the size of the original image'
-            )

@@ -87,28 +87,12 @@ def is_number(value: Any) -> bool:
         return False
 
 
-def is_rle(value: Any) -> bool:
-    """Whether it looks like a compressed run-length encoding, as results have them."""
-    return (
-        isinstance(value, dict)
-        and {'size', 'counts'} <= value.keys()
-        and isinstance(value['counts'], str | bytes)
+def polygons_problem(value: Any) -> str | None:
+    """What is wrong with the segmentation of an object that is no run-length encoding."""
+    is_mask = isinstance(value, list) and all(
+        isinstance(x, list) and len(x) >= 6 and len(x) % 2 == 0 and all(map(is_number, x))
+        for x in value
     )
-
-
-def mask_problem(value: Any) -> str | None:
-    """What is wrong with an object's segmentation: RLE, counts compressed or not, or polygons."""
-    if not value:
-        return None
-    if isinstance(value, dict):
-        is_mask = {'size', 'counts'} <= value.keys() and isinstance(
-            value['counts'], str | bytes | list
-        )
-    else:
-        is_mask = isinstance(value, list) and all(
-            isinstance(x, list) and len(x) >= 6 and len(x) % 2 == 0 and all(map(is_number, x))
-            for x in value
-        )
     return None if is_mask else 'a segmentation that is neither polygons nor run-length encoded'
 
 

@@ -91,10 +91,10 @@ def _cell(size: dict, signed: bool) -> str:
 
 
 def seeds_csv(comparison: dict) -> str:
-    """One line per row and range, fractions of 1; areas in pixels or fractions of the image's."""
+    """One line per row and range, in fractions of 1, as :func:`report_csv`."""
     seeds = [f'AP_seed{seed}' for seed in comparison['seeds']]
     columns = [
-        *('model', 'minus', 'range', 'area_low', 'area_high', 'num_objects'),
+        *('model', 'minus', 'range', 'relative', 'area_low', 'area_high', 'num_objects'),
         *(*seeds, 'mean', 'deviation', 'low', 'high'),
     ]
     lines = []
@@ -106,6 +106,7 @@ def seeds_csv(comparison: dict) -> str:
                     model=row['model'],
                     minus=row['minus'] or '',
                     range=size['name'],
+                    relative=size['relative'],
                     area_low=size['low'],
                     area_high='inf' if size['high'] is None else size['high'],
                     num_objects=size['num_objects'],

@@ -4,6 +4,7 @@ import os.path as osp
 import tempfile
 from math import isnan
 
+from faster_coco_eval.core import mask as mask_api
 from mmdet.datasets.api_wrappers import COCO
 from mmdet.evaluation import CocoMetric
 from mmengine.fileio import load
@@ -16,8 +17,15 @@ from mmbiformer.registry import METRICS
 from ..formatting import points
 from ..sizes import COCO_RANGES, size_ranges
 from .coco_eval import SizeEvaluation, evaluate
-from .coco_files import GroundTruth, detections_of, ground_truth_of, no_detections
-from .summary import coco_summary, detection_notices, range_notices
+from .coco_files import (
+    GroundTruth,
+    check_iou_type,
+    check_masks,
+    detections_of,
+    ground_truth_of,
+    no_detections,
+)
+from .coco_summary import coco_summary, detection_notices, range_notices
 
 # mmdet's names of what COCO calls AP; the ARs keep theirs.
 NAMES = {
@@ -38,14 +46,14 @@ class SizeCocoMetric(CocoMetric):
     """mmdet's CocoMetric with AP by object size, in place of it.
 
     Values are those of pycocotools at COCO's own 1, 10 and 100 detections (mmdet's metric takes
-    up to 1000 for small, medium and large), and are not rounded. Per size range there are
+    up to 1000 for all but mAP itself), and are not rounded. Per size range there are
     ``bbox_mAP_<range>`` and ``bbox_num_objects_<range>``, likewise for ``segm``. What has no
     object has no AP: nan in the dict, n/a in the log.
 
     Args:
         size_bins (dict, optional): measure and ranges of
             :func:`mmbiformer.evaluation.sizes.size_ranges`. Defaults to octaves of the side.
-        classwise (bool): Also ``bbox_mAP_<class>`` and ``bbox_mAP_<range>_<class>``.
+        classwise (bool): Also ``bbox_<class>_precision`` and ``bbox_<class>_precision_<range>``.
         ann_file (str, optional): COCO annotation file. Defaults to the data samples.
         **kwargs: Of CocoMetric: metric ('bbox', 'segm' or both), format_only, outfile_prefix,
             backend_args, collect_device, prefix, ... Without effect is use_mp_eval: the engine
@@ -53,7 +61,10 @@ class SizeCocoMetric(CocoMetric):
 
     Raises:
         ValueError: If an argument is one whose meaning COCO fixes (proposal_nums, iou_thrs,
-            metric_items), or a metric is neither 'bbox' nor 'segm'.
+            metric_items), a metric is neither 'bbox' nor 'segm', or a size range has the name of
+            one of COCO's values.
+        UserError: If ``ann_file`` is not what COCO's format wants, or lacks what metric or ranges
+            need.
     """
 
     def __init__(
@@ -78,11 +89,26 @@ class SizeCocoMetric(CocoMetric):
                 'use CocoMetric'
             )
         self.size_ranges = size_ranges(**(size_bins or {}))
+        for size in self.size_ranges:
+            if f'mAP_{size.name}' in NAMES.values():
+                raise ValueError(
+                    f"size range '{size.name}' would give mAP_{size.name}, which is COCO's own: "
+                    'rename it'
+                )
         self._name = ann_file or 'the annotations'
+        self._has_file = bool(ann_file)
         self._ground_truth = None
-        if ann_file:
-            # What is wrong with it is known before a training, not at its first validation.
-            ground_truth_of(self._coco_api.dataset, self._name)
+        if ann_file and not self.format_only:
+            self._check_annotations()
+
+    def _check_annotations(self) -> None:
+        """What is wrong with them is said before a training, not at its first validation."""
+        ground_truth = ground_truth_of(self._coco_api.dataset, self._name)
+        if 'segm' in self.metrics:
+            check_iou_type(ground_truth, 'segm')
+            check_masks(ground_truth, ground_truth)
+        if any(size.relative for size in self.size_ranges):
+            _ = ground_truth.image_areas
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         """Judge the collected results; called once, by the process that holds all of them.
@@ -107,9 +133,9 @@ class SizeCocoMetric(CocoMetric):
                 )
             found = {metric: load(files[metric]) for metric in self.metrics}
         if self._ground_truth is None:
-            # From data samples without objects there is no list of them.
-            content = dict(dict(annotations=[]), **self._coco_api.dataset)
-            classes = self.dataset_meta['classes']
+            content, classes = self._coco_api.dataset, self.dataset_meta['classes']
+            if not self._has_file:
+                content = _complete(content)
             self._ground_truth = ground_truth_of(content, self._name, classes)
         metrics = {}
         for metric, records in found.items():
@@ -122,10 +148,7 @@ class SizeCocoMetric(CocoMetric):
             # COCO's evaluation would take the area of the box for that of the mask.
             records = [{k: v for k, v in x.items() if k != 'bbox'} for x in records]
         name = f'the {metric} results'
-        if records:
-            detections = detections_of(records, name, ground_truth)
-        else:
-            detections = no_detections(name, metric)
+        detections = detections_of(records, name, ground_truth) if records else no_detections(name)
         evaluation = evaluate(ground_truth, detections, self.size_ranges, metric)
         for notice in (
             *ground_truth.notices,
@@ -138,28 +161,36 @@ class SizeCocoMetric(CocoMetric):
 
     def _metrics(self, evaluation: SizeEvaluation) -> dict[str, float]:
         ap, num_objects = evaluation.average_precision, evaluation.num_objects
-        metrics = _Once()
-        for key, value in coco_summary(evaluation).items():
-            metrics[NAMES.get(key, key)] = value
+        metrics = {NAMES.get(key, key): x for key, x in coco_summary(evaluation).items()}
         for a, size in enumerate(evaluation.ranges):
             if size not in COCO_RANGES:
                 metrics[f'mAP_{size.name}'] = ap(a)
             metrics[f'num_objects_{size.name}'] = int(num_objects[:, a].sum())
         if self.classwise:
             for k, category in enumerate(evaluation.ground_truth.category_names):
-                metrics[f'mAP_{category}'] = ap(category=k)
+                metrics[f'{category}_precision'] = ap(category=k)
                 for a, size in enumerate(evaluation.ranges[1:], 1):
-                    metrics[f'mAP_{size.name}_{category}'] = ap(a, category=k)
+                    metrics[f'{category}_precision_{size.name}'] = ap(a, category=k)
         return metrics
 
 
-class _Once(dict):
-    """Metrics of names of their own: a range or class may be called as something else is."""
+def _complete(content: dict) -> dict:
+    """What mmdet leaves out where it makes annotations from data samples.
 
-    def __setitem__(self, key: str, value: float) -> None:
-        if key in self:
-            raise ValueError(f"two metrics would be '{key}': rename the size range or class")
-        super().__setitem__(key, value)
+    Without objects there is no list of them, and of objects with masks it gives the area of boxes.
+    """
+    sizes = {x['id']: (x['width'], x['height']) for x in content['images']}
+    annotations = [
+        dict(x, area=_mask_area(x['segmentation'], *sizes[x['image_id']]))
+        if x.get('segmentation')
+        else x
+        for x in content.get('annotations', ())
+    ]
+    return dict(content, annotations=annotations)
+
+
+def _mask_area(segmentation: dict | list, width: int, height: int) -> float:
+    return float(mask_api.area(mask_api.segmToRle(segmentation, width, height)))
 
 
 def _table(evaluation: SizeEvaluation) -> str:

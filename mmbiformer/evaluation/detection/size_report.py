@@ -15,8 +15,8 @@ from ..sizes import COCO_RANGES, SizeRange
 from .bootstrap import KINDS, mean_ap, weighted_ap
 from .coco_eval import IOU_THRESHOLDS, SizeEvaluation, evaluate
 from .coco_files import Detections, GroundTruth
+from .coco_summary import coco_summary, detection_notices, range_notices
 from .matches import match
-from .summary import coco_summary, detection_notices, range_notices
 from .tide import SUMMARIES, TYPES, analyse_errors
 from .worst_images import best_threshold, worst_images
 
@@ -79,7 +79,10 @@ def size_report(
         ],
         bootstrap=bootstrap
         and dict(
-            num_resamples=bootstrap.num_resamples, seed=bootstrap.seed, confidence=CONFIDENCE
+            num_resamples=bootstrap.num_resamples,
+            seed=bootstrap.seed,
+            confidence=CONFIDENCE,
+            min_images=MIN_IMAGES,
         ),
         models=parts,
         differences=[_difference(parts[0], resampled[0], part, ap) for part, ap in pairs],

@@ -12,7 +12,9 @@ from .tide import FALSE_TYPES, ErrorAnalysis
 
 
 def best_threshold(evaluation: SizeEvaluation, matches: Matches) -> tuple[float, float]:
-    """The score at which F1 over all sizes and categories is best, and that F1."""
+    """The score at which F1 over all sizes and categories is best, and that F1; else 0 and 0."""
+    if not len(matches.ranked):
+        return 0.0, 0.0
     matched = matched_objects(matches, 0)
     counts = evaluation.object_in_range[0]
     is_true = (matched >= 0) & counts[matched]

@@ -115,11 +115,12 @@ def _write_all(
         (folder / names[key]).unlink(missing_ok=True)
     paths = {key: folder / names[key] for key in content}
     for key, path in paths.items():
-        _replace(path, content[key])
+        replace_file(path, content[key])
     return paths
 
 
-def _replace(path: Path, content: bytes) -> None:
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file so that it is whole or not there."""
     partial = path.with_name(f'.{path.name}.partial')
     try:
         partial.write_bytes(content)

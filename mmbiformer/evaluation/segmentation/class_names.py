@@ -3,13 +3,14 @@
 from pathlib import Path
 
 from mmbiformer.errors import UserError
+from mmbiformer.stack import require
 
 
 def read_class_names(source: str) -> list[str]:
     """The class names of a data set that mmseg knows, or those of a text file, one per line.
 
     Raises:
-        UserError: If it is neither.
+        UserError: If it is neither, or mmseg is not there.
     """
     if Path(source).is_file():
         names = Path(source).read_text(encoding='utf-8').splitlines()
@@ -17,6 +18,7 @@ def read_class_names(source: str) -> list[str]:
         if not names:
             raise UserError(f"--classes '{source}' has no names: write one per line")
         return names
+    require('mmengine', 'mmcv', 'mmseg')
     from mmseg.utils import get_classes
 
     try:

@@ -8,7 +8,7 @@ from math import isfinite
 
 import numpy as np
 
-from ..resampling import CONFIDENCE, Bootstrap
+from ..resampling import CONFIDENCE, MIN_IMAGES, Bootstrap
 from ..sizes import SizeRange
 from .segment_files import FolderCounts
 from .segment_sizes import BY_SIZE, SegmentCounts, images_by_size, score_intervals, scores, share
@@ -47,7 +47,10 @@ def segment_report(
     return dict(
         bootstrap=bootstrap
         and dict(
-            num_resamples=bootstrap.num_resamples, seed=bootstrap.seed, confidence=CONFIDENCE
+            num_resamples=bootstrap.num_resamples,
+            seed=bootstrap.seed,
+            confidence=CONFIDENCE,
+            min_images=MIN_IMAGES,
         ),
         models=models,
         differences=differences,

@@ -5,9 +5,12 @@ import json
 import numpy as np
 import pytest
 from coco_samples import random_coco, with_masks
+from pycocotools import mask as mask_api
 
 from mmbiformer.errors import UserError
+from mmbiformer.evaluation.detection.coco_eval import evaluate
 from mmbiformer.evaluation.detection.coco_files import (
+    check_masks,
     detections_of,
     ground_truth_of,
     read_detections,
@@ -131,9 +134,6 @@ def test_files_that_are_no_ground_truth(tmp_path, text, message):
         (dict(category_id=[1]), "record 1 of 'gt' .* has category_id .1., which is not among"),
         (dict(iscrowd='0'), "record 1 of 'gt' .* has iscrowd '0', neither 0 nor 1"),
         (dict(bbox=[1, 2, -3, 4]), "record 1 of 'gt' .* of negative width or height"),
-        (dict(segmentation=[[1, 2]]), "record 1 of 'gt' .* has a segmentation that is neither"),
-        (dict(segmentation=[[1, 2, NAN, 3, 4, 5]]), "record 1 of 'gt' .* a segmentation"),
-        (dict(segmentation='x'), "record 1 of 'gt' .* a segmentation that is neither polygons"),
     ],
 )
 def test_wrong_annotations(sample, change, message):
@@ -176,9 +176,9 @@ def test_records_that_lack_something(sample):
     with pytest.raises(UserError, match="record 0 of 'dt' has neither bbox nor segmentation"):
         detections_of([dict(image_id=2, category_id=1, score=1)], 'dt', ground_truth)
     _, masked = with_masks(content, results)
-    masked[2]['segmentation'] = [[1, 2, 3, 4, 5, 6]]
-    with pytest.raises(UserError, match=r"record 2 of 'dt' .* no segmentation in run-length"):
-        detections_of(masked, 'dt', ground_truth)
+    mixed = "record 1 of 'dt' .* has segmentation, while record 0 has bbox and segmentation"
+    with pytest.raises(UserError, match=mixed):
+        detections_of([{**results[0], **masked[0]}, *masked[1:]], 'dt', ground_truth)
 
 
 def test_results_of_another_data_set(sample):
@@ -212,12 +212,64 @@ def test_images_without_a_size(sample):
         content['images'][1]['height'] = height
 
 
-def test_masks_of_another_size_than_the_image(sample):
+RLE = dict(size=[200, 200], counts=[0, 40_000])
+
+
+@pytest.mark.parametrize(
+    ('mask', 'message'),
+    [
+        ([[1, 2]], 'a segmentation that is neither polygons'),
+        ([[1, 2, NAN, 3, 4, 5]], 'a segmentation that is neither polygons'),
+        ('x', 'a segmentation that is neither polygons'),
+        (dict(RLE, size=[100, 200]), 'a mask of height and width .100, 200., its image has .200'),
+        (dict(RLE, counts=[1]), 'a mask whose counts are not runs of its 40,000 pixels'),
+        (dict(RLE, counts='1'), 'a mask whose counts are not runs of its 40,000 pixels'),
+    ],
+)
+def test_wrong_masks_of_objects_concern_masks_alone(sample, mask, message):
+    content, results = with_masks(*sample)
+    content['annotations'][1]['segmentation'] = mask
+    ground_truth = ground_truth_of(content, 'gt')
+    name = f'annotation {content["annotations"][1]["id"]}'
+    match = f"{name} of 'gt' .image_id .* has {message}.*: iou type bbox"
+    with pytest.raises(UserError, match=match):
+        evaluate(ground_truth, detections_of(results, 'dt', ground_truth), (), 'segm')
+    evaluate(ground_truth, detections_of(sample[1], 'dt', ground_truth), (), 'bbox')
+
+
+@pytest.mark.parametrize(
+    ('mask', 'message'),
+    [
+        ([[1, 2, 3, 4, 5, 6]], 'a segmentation that is no run-length encoding'),
+        (RLE, 'a mask whose counts are not compressed'),
+        (dict(RLE, size=[100, 200]), 'a mask of height and width'),
+        (dict(RLE, counts='PQRS'), 'a mask whose counts are not runs of its 40,000 pixels'),
+    ],
+)
+def test_wrong_masks_of_detections(sample, mask, message):
     content, results = with_masks(*sample)
     ground_truth = ground_truth_of(content, 'gt')
-    results[2]['segmentation'] = {**results[2]['segmentation'], 'size': [100, 200]}
-    message = (
-        r"record 2 of 'dt' .* a mask of height and width .100, 200., its image has .200, 200."
-    )
-    with pytest.raises(UserError, match=message):
-        detections_of(results, 'dt', ground_truth)
+    results[2]['segmentation'] = mask
+    with pytest.raises(UserError, match=f"record 2 of 'dt' .image_id .* has {message}"):
+        check_masks(detections_of(results, 'dt', ground_truth), ground_truth)
+
+
+def test_uncompressed_masks_of_objects(sample):
+    content, results = with_masks(*sample)
+    ground_truth = ground_truth_of(content, 'gt')
+    expected = evaluate(ground_truth, detections_of(results, 'dt', ground_truth), (), 'segm')
+    for record in content['annotations']:
+        flat = mask_api.decode(record['segmentation']).flatten('F')
+        edges = np.flatnonzero(np.diff(flat, prepend=0, append=1 - flat[-1]))
+        runs = np.diff(edges, prepend=0).tolist()
+        record['segmentation'] = dict(size=[200, 200], counts=runs)
+    ground_truth = ground_truth_of(content, 'gt')
+    found = evaluate(ground_truth, detections_of(results, 'dt', ground_truth), (), 'segm')
+    assert np.array_equal(found.precision, expected.precision)
+
+
+def test_a_file_without_detections_where_it_may_be(tmp_path, sample):
+    ground_truth = ground_truth_of(sample[0], 'gt')
+    path = write(tmp_path / 'dt.json', [])
+    detections = read_detections(path, ground_truth, may_be_empty=True)
+    assert len(detections.scores) == len(detections.boxes) == len(detections.segmentations) == 0

@@ -10,7 +10,7 @@ from scipy import stats
 from size_reports import make_report
 from text_tables import tables_of
 
-from mmbiformer.evaluation.detection.seeds import compare_seeds, seeds_csv, seeds_text
+from mmbiformer.evaluation.detection.compare_seeds import compare_seeds, seeds_csv, seeds_text
 
 
 @pytest.fixture(scope='module')

@@ -107,7 +107,7 @@ def test_sizes_classes_and_counts(sample):
     assert metrics['num_objects_low'] + metrics['num_objects_high'] == real
     assert metrics['num_objects_all'] == real
     for name in ('', '_low', '_high'):
-        of_classes = [metrics[f'mAP{name}_{x}'] for x in CLASSES]
+        of_classes = [metrics[f'{x}_precision{name}'] for x in CLASSES]
         assert np.nanmean(of_classes) == pytest.approx(metrics[f'mAP{name}'])
 
 
@@ -202,11 +202,47 @@ def test_results_are_kept_where_asked(sample, tmp_path):
     assert len(json.loads((tmp_path / 'out.bbox.json').read_text())) == len(results)
 
 
-def test_a_range_cannot_take_the_name_of_a_metric(sample):
+def test_results_without_annotations_are_formatted(sample, tmp_path):
+    """As of a test set, whose annotations nobody has."""
     path, content, results = sample
-    metric = build(path, size_bins=dict(ranges=dict(s=(0, 16))))
-    with pytest.raises(ValueError, match="two metrics would be 'mAP_s': rename"):
-        judge(metric, make_samples(content, results))
+    samples = make_samples(content, results)
+    del content['annotations']
+    path.write_text(json.dumps(content))
+    metric = build(path, format_only=True, outfile_prefix=str(tmp_path / 'out'))
+    assert judge(metric, samples) == {}
+    assert len(json.loads((tmp_path / 'out.bbox.json').read_text())) == len(results)
+    with pytest.raises(UserError, match='has no list of annotations'):
+        build(path)
+
+
+@pytest.mark.parametrize('with_ann_file', [True, False])
+def test_masks_are_sized_by_their_area(sample, with_ann_file):
+    """mmdet gives objects of data samples the area of their box."""
+    path, content, results = sample
+    content, masked = with_masks(content, results)
+    labels = {x['id']: i for i, x in enumerate(content['categories'])}
+    for record in content['annotations']:
+        record['iscrowd'] = 0
+    both = [{**x, 'bbox': y['bbox']} for x, y in zip(masked, results, strict=True)]
+    samples = make_samples(content, both)
+    for one in samples:
+        one['instances'] = [
+            dict(
+                bbox_label=labels[x['category_id']],
+                bbox=[*x['bbox'][:2], x['bbox'][0] + x['bbox'][2], x['bbox'][1] + x['bbox'][3]],
+                mask=x['segmentation'],
+                ignore_flag=0,
+            )
+            for x in content['annotations']
+            if x['image_id'] == one['img_id']
+        ]
+    path.write_text(json.dumps(content))
+    where = dict(ann_file=str(path)) if with_ann_file else {}
+    metric = METRICS.build(dict(type='mmbiformer.SizeCocoMetric', metric='segm', **where))
+    metrics = judge(metric, samples)
+    stats = run_pycocotools(content, masked, COCO_RANGES, 'segm').stats
+    own = [metrics[f'coco/segm_{name}'] for name in STATS]
+    np.testing.assert_allclose(own, stats, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -217,6 +253,12 @@ def test_a_range_cannot_take_the_name_of_a_metric(sample):
         (dict(metric_items=['mAP']), 'takes no metric_items'),
         (dict(metric='proposal'), 'judges bbox and segm, not proposal: use CocoMetric'),
         (dict(size_bins=dict(measure='width')), "measure 'width' is unknown"),
+        (
+            dict(size_bins=dict(ranges=dict(s=(0, 16)))),
+            "size range 's' would give mAP_s",
+        ),
+        (dict(size_bins=dict(ranges={'50': (0, 16)})), "size range '50' would give mAP_50"),
+        (dict(metric='segm'), r"annotation \d+ of '.*gt.json' has no segmentation"),
     ],
 )
 def test_wrong_arguments(sample, arguments, message):

@@ -48,7 +48,7 @@ def test_it_is_plain_data(report):
 def test_what_was_judged(sample, report):
     assert report['ground_truth']['num_images'] == 20
     assert report['ground_truth']['num_objects'] == (~sample[0].crowd).sum()
-    assert report['bootstrap'] == dict(num_resamples=300, seed=7, confidence=0.95)
+    assert report['bootstrap'] == dict(num_resamples=300, seed=7, confidence=0.95, min_images=5)
     assert [x['name'] for x in report['ranges']] == [x.name for x in (*COCO_RANGES, *RANGES)]
     assert [x['is_coco'] for x in report['ranges']] == [True] * 4 + [False] * 8
     assert report['ranges'][-1]['high'] is None

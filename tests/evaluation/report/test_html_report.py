@@ -118,6 +118,11 @@ def test_accessible(page):
     check_accessible(page, num_tables=6)
 
 
+def test_intervals_are_explained(page):
+    assert 'moved so that their mean lies on the value of all images' in page.text
+    assert 'Where fewer than 5 images have' in page.text
+
+
 def test_head(report, page):
     for text in ('10 images', '60 resamples', 'seed 0', MADE['date'], 'mmbiformer 1.2.3'):
         assert text in page.text

@@ -118,6 +118,11 @@ def test_page(page):
     assert page.text.count(HOSTILE) == 5
 
 
+def test_intervals_are_explained(page):
+    assert 'moved so that their mean lies on the value of all images' in page.text
+    assert 'Where fewer than 5 images have' in page.text
+
+
 def test_head(report, page):
     row = report['models'][0]['sizes'][0]
     for text in ('8 images', '3 of 5 classes', '60 resamples', MADE['date'], 'mmbiformer 1.2.3'):

@@ -14,7 +14,7 @@ from segment_reports import (
 )
 
 from mmbiformer.evaluation.detection.size_tables import range_label
-from mmbiformer.evaluation.resampling import CONFIDENCE, Bootstrap
+from mmbiformer.evaluation.resampling import Bootstrap
 from mmbiformer.evaluation.segmentation.segment_report import (
     overall_scores,
     ranges_of,
@@ -53,7 +53,7 @@ def without_segments():
 
 def test_every_model_is_summarised(folders, report):
     assert json.loads(json.dumps(report, allow_nan=False)) == report
-    assert report['bootstrap'] == dict(num_resamples=60, seed=3, confidence=CONFIDENCE)
+    assert report['bootstrap'] == BOOTSTRAP.as_dict()
     assert [model['name'] for model in report['models']] == list(NAMES)
     for model, folder in zip(report['models'], folders.values(), strict=True):
         intervals = score_intervals(folder.counts, 60, 3)
