@@ -47,23 +47,29 @@ def test_two_result_files(files, capsys):
     assert report['made']['command'].startswith('python tools/size_ap.py --ann')
 
 
-@pytest.mark.parametrize('missing', ['', 'prettytable'])
-def test_files_are_judged_without_mm_packages(files, missing):
-    absent = ['mmengine', 'mmcv', 'mmdet', 'mmseg', *filter(None, [missing])]
+def run_without(modules, *command):
+    """A tool in a process of its own, where these modules are not installed."""
     code = (
-        f'import runpy, sys; sys.modules.update(dict.fromkeys({absent}))\n'
-        f"runpy.run_path({str(ROOT / 'tools/size_ap.py')!r}, run_name='__main__')"
+        f'import runpy, sys; sys.modules.update(dict.fromkeys({modules}))\n'
+        f"runpy.run_path({str(ROOT / 'tools')!r} + '/' + sys.argv.pop(1), run_name='__main__')"
     )
-    options = ['--ann', files / 'gt.json', '--results', files / 'a.json', '--bootstrap', 0]
-    command = [sys.executable, '-c', code, *options, '--out-dir', files / 'report']
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
-    if missing:
-        assert done.returncode == 2
-        remedy = 'pip install -e ".[evaluation]"'
-        assert done.stderr.splitlines()[-1] == f'error: {missing} is not installed: {remedy}'
-    else:
-        assert done.returncode == 0, done.stderr
-        assert (files / 'report/size_ap.html').is_file()
+    parts = [sys.executable, '-c', code, *command]
+    return subprocess.run(list(map(str, parts)), capture_output=True, text=True)
+
+
+MM = ['mmengine', 'mmcv', 'mmdet', 'mmseg']
+
+
+def test_files_are_judged_without_mm_packages(files):
+    command = ['size_ap.py', '--ann', files / 'gt.json', '--results', files / 'a.json']
+    command += ['--bootstrap', 0, '--out-dir', files / 'report']
+    done = run_without(MM, *command)
+    assert done.returncode == 0, done.stderr
+    assert (files / 'report/size_ap.html').is_file()
+    done = run_without([*MM, 'prettytable'], *command)
+    assert done.returncode == 2
+    remedy = 'pip install -e ".[evaluation]"'
+    assert done.stderr.splitlines()[-1] == f'error: prettytable is not installed: {remedy}'
 
 
 def test_own_ranges_without_bootstrap(files, capsys):
@@ -87,6 +93,10 @@ def test_errors_are_one_line(files, capsys):
     message = fails(capsys, *ann, *results)
     assert message.startswith('error: ')
     assert "a.json' (" in message and 'perhaps truncated' in message
+    wrong = ('--images', files / 'gone')
+    assert f"--images '{files / 'gone'}' is no folder" in fails(capsys, *ann, *results, *wrong)
+    wrong = ('--out-dir', files / 'a.json')
+    assert "a.json' is a file: name a folder" in fails(capsys, *ann, *results, *wrong)
     assert 'is not a COCO annotation file' in fails(
         capsys, '--ann', files / 'b.json', '--results', files / 'b.json'
     )
