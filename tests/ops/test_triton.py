@@ -54,10 +54,13 @@ def make_inputs(batch, height, width, s, topk, heads, dim, padding, dtype=torch.
     return tensors, indices, randn(batch, height, width, heads * dim)
 
 
+def as_inputs(tensors, indices, s, heads):
+    return Inputs(*tensors[:3], indices, *(tensors[3:] or [None, None]), s, heads, SCALE)
+
+
 def run_triton(tensors, indices, grad_out, s, heads):
     """Output and gradients of all tensors."""
-    pads = tensors[3:] or [None, None]
-    inputs = Inputs(*tensors[:3], indices, *pads, s, heads, SCALE)
+    inputs = as_inputs(tensors, indices, s, heads)
     out, lse = forward(inputs)
     grads = backward(grad_out, inputs, out, lse)
     assert all(x.is_contiguous() for x in (out, *grads[:3]))
@@ -81,19 +84,25 @@ def run_reference(tensors, indices, grad_out, s, heads):
 
 
 def assert_as_exact_as_reference(tensors, indices, grad_out, s, heads):
-    """Errors are at most 3 times those that the plain code makes in the same dtype."""
+    """Errors are at most 3 times those of the plain code in the same dtype, or rounded exponents'.
+
+    The backward pass computes weights again as 2 ** (score - lse). Either exponent is rounded to
+    half an eps of its own size, which the plain code, whose softmax is kept, does not do: weights
+    are off by as many eps as lse is large. How far below three times the plain error that is
+    depends on the CPU, whose order of summation makes the plain error.
+    """
     results = run_triton(tensors, indices, grad_out, s, heads)
     plain = run_reference(tensors, indices, grad_out, s, heads)
     exact = [x.double() for x in tensors]
     truth = run_reference(exact, indices, grad_out.double(), s, heads)
+    largest = forward(as_inputs(tensors, indices, s, heads))[1].abs().max().item()
     for name, result, rounded, true in zip(NAMES, results, plain, truth, strict=False):
         assert result.dtype == tensors[0].dtype
         assert result.shape == true.shape
         error, plain_error = ((x.double() - true).norm().item() for x in (result, rounded))
-        # Weights are computed again from lse, which is rounded: a few eps of float32. Where the
-        # truth is zero, as after a softmax over one key, two nearly equal products cancel.
+        # Where the truth is zero, as after a softmax over one key, two equal products cancel.
         is_zero = true.norm() < 1e-12
-        floor = 4 * EPS * (grad_out.double() if is_zero else true).norm().item()
+        floor = max(4, largest) * EPS * (grad_out.double() if is_zero else true).norm().item()
         assert error <= max(3 * plain_error, floor), (name, error, plain_error)
 
 
