@@ -41,8 +41,8 @@ TILES_16_BIT = {
     float('inf'): (Tiles(64, 64, 4), Tiles(64, 32, 4), Tiles(32, 64, 4)),
 }
 TILES_32_BIT = {
-    16: (Tiles(16, 32, 2), Tiles(16, 32, 2), Tiles(16, 16, 2)),
-    float('inf'): (Tiles(32, 32, 4), Tiles(32, 32, 4), Tiles(16, 32, 4)),
+    16: (Tiles(16, 32, 2), Tiles(16, 16, 2), Tiles(16, 16, 2)),
+    float('inf'): (Tiles(32, 32, 4), Tiles(32, 16, 4), Tiles(16, 32, 4)),
 }
 
 
@@ -57,7 +57,7 @@ def choose_tiles(tokens: int, head_dim: int, dtype: torch.dtype) -> list[Tiles]:
 @cache
 def _interpreted() -> bool:
     """Whether Triton runs the kernels on the CPU, for tests (TRITON_INTERPRET=1 at import)."""
-    from .triton_kernels import INTERPRETED
+    from .triton_regions import INTERPRETED
 
     return INTERPRETED.value
 
@@ -176,8 +176,8 @@ def backward(
         out, lse (Tensor): What :func:`forward` returned.
     """
     with torch.cuda.device_of(inputs.q):
-        grad_q, stats, grad_pads = _backward_queries(grad_out, inputs, out, lse)
-        grad_k, grad_v = _backward_keys(grad_out, inputs, stats)
+        grad_q, stats, norm, grad_pads = _backward_queries(grad_out, inputs, out, lse)
+        grad_k, grad_v = _backward_keys(grad_out, inputs, stats, norm)
     return grad_q, grad_k, grad_v, *grad_pads
 
 
@@ -190,6 +190,7 @@ def _backward_queries(grad_out: Tensor, inputs: Inputs, out: Tensor, lse: Tensor
     grid = _launch_grid(inputs, indices.shape[1], tiles.queries)
     grad_q = torch.empty_like(out)
     stats = lse.new_empty(*lse.shape, 2)
+    norm = torch.empty_like(lse) if q.dtype == torch.float32 else None
     pads, parts = _pads_in_use(inputs), None
     if pads[0] is not None:  # zeros, as programs that meet no padded key do not write
         parts = lse.new_zeros(2, len(q), *grid[:2], q.shape[-1]).unbind()
@@ -200,6 +201,7 @@ def _backward_queries(grad_out: Tensor, inputs: Inputs, out: Tensor, lse: Tensor
         parts,
         lse,
         stats,
+        norm,
         topk=indices.shape[-1],
         scale=inputs.scale,
         MASKED=_is_masked(inputs),
@@ -207,13 +209,15 @@ def _backward_queries(grad_out: Tensor, inputs: Inputs, out: Tensor, lse: Tensor
         **_tile_arguments(tiles),
     )
     if pad_key is None:
-        return grad_q, stats, (None, None)
+        return grad_q, stats, norm, (None, None)
     if parts is None:
-        return grad_q, stats, (torch.zeros_like(pad_key), torch.zeros_like(pad_value))
-    return grad_q, stats, tuple(x.sum((0, 1, 2)).to(q.dtype) for x in parts)
+        return grad_q, stats, norm, (torch.zeros_like(pad_key), torch.zeros_like(pad_value))
+    return grad_q, stats, norm, tuple(x.sum((0, 1, 2)).to(q.dtype) for x in parts)
 
 
-def _backward_keys(grad_out: Tensor, inputs: Inputs, stats: Tensor) -> list[Tensor]:
+def _backward_keys(
+    grad_out: Tensor, inputs: Inputs, stats: Tensor, norm: Tensor | None
+) -> list[Tensor]:
     """Gradients of k and v."""
     from .triton_kernels import add_chunks_kernel, backward_key_kernel
 
@@ -233,6 +237,7 @@ def _backward_keys(grad_out: Tensor, inputs: Inputs, stats: Tensor) -> list[Tens
         lists,
         starts,
         stats,
+        norm,
         topk=topk,
         chunk_size=chunk,
         scale=inputs.scale,

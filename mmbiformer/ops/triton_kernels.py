@@ -16,116 +16,21 @@ import torch
 import triton
 import triton.language as tl
 
+from .triton_regions import (
+    dot,
+    first_tokens,
+    load_tokens,
+    locate,
+    next_tokens,
+    num_padded_keys,
+    own_tile,
+    store_tokens,
+)
+
 LOG2_E = tl.constexpr(1.4426950408889634)
 LOWEST = tl.constexpr(torch.finfo(torch.float32).min)  # -inf would make -inf - -inf = nan
-INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)  # on the CPU, for tests
 # Compiled once for all sizes of picture, whatever divides them.
 SIZES = ['height', 'width', 'topk', 'num_heads', 'chunk_size']
-
-
-@triton.jit
-def _real_part(region, height, width, S: tl.constexpr):
-    """Top and left of a region, and how many rows and columns of it are not padding."""
-    region_height, region_width = tl.cdiv(height, S), tl.cdiv(width, S)
-    top = region // S * region_height
-    left = region % S * region_width
-    rows = tl.maximum(tl.minimum(height - top, region_height), 0)
-    columns = tl.maximum(tl.minimum(width - left, region_width), 0)
-    return top, left, rows, columns
-
-
-@triton.jit
-def _own_tile(region, height, width, S: tl.constexpr, BLOCK: tl.constexpr):
-    """A program's tokens: number in the region, place on the map, which are real; is any?"""
-    top, left, rows, columns = _real_part(region, height, width, S)
-    first = tl.program_id(1) * BLOCK
-    token = first + tl.arange(0, BLOCK)
-    y, x = top + token // tl.maximum(columns, 1), left + token % tl.maximum(columns, 1)
-    return token, y, x, token < rows * columns, first < rows * columns
-
-
-@triton.jit
-def _first_tokens(region_height, region_width, BLOCK: tl.constexpr):
-    """Slot in a list of regions, and row and column in the region, of the list's first tokens."""
-    token = tl.arange(0, BLOCK)
-    row = token // region_width
-    return row // region_height, row % region_height, token % region_width
-
-
-@triton.jit
-def _next_tokens(slot, row, column, region_height, region_width, BLOCK: tl.constexpr):
-    """The tokens BLOCK further, counted as an odometer does: only scalars, which do not change in
-    a loop, are divided. To divide every token's number would cost about as much as the softmax.
-    """
-    column += BLOCK % region_width
-    carry = (column >= region_width).to(tl.int32)
-    column -= carry * region_width
-    row += BLOCK // region_width % region_height + carry
-    carry = (row >= region_height).to(tl.int32)
-    row -= carry * region_height
-    slot += BLOCK // region_width // region_height + carry
-    return slot, row, column
-
-
-@triton.jit
-def _locate(list_ptr, length, slot, row, column, height, width, S: tl.constexpr):
-    """Place of tokens of a list of regions, whether they are listed, and whether on the map."""
-    is_listed = slot < length
-    region = tl.load(list_ptr + slot, mask=is_listed, other=0).to(tl.int32)
-    y = region // S * tl.cdiv(height, S) + row
-    x = region % S * tl.cdiv(width, S) + column
-    return y, x, is_listed, is_listed & (y < height) & (x < width)
-
-
-@triton.jit
-def _pointers(x_map, image, head, y, x, D: tl.constexpr):
-    """To the D channels of tokens; 16 bytes at once where 16 divides the strides, as it does C."""
-    tensor, image_stride, row_stride, column_stride = x_map
-    offset = y.to(tl.int64) * row_stride + x.to(tl.int64) * column_stride
-    tensor += image * image_stride + head * D
-    return tensor + offset[:, None] + tl.arange(0, D)[None, :]
-
-
-@triton.jit
-def _load(x_map, image, head, y, x, is_real, D: tl.constexpr, pad_ptr=None, is_listed=None):
-    """Tokens (BLOCK, D); the pad for what is listed and not real, zeros for the rest.
-
-    The pad is read by its address instead of a token's, so that the scores need no mask for
-    padding: such a mask in the layout of the products takes up to 80 registers.
-    """
-    pointers = _pointers(x_map, image, head, y, x, D)
-    if pad_ptr is not None:
-        pad = pad_ptr + head * D + tl.arange(0, D)
-        pointers = tl.where(is_real[:, None], pointers, pad[None, :])
-        is_real = is_listed
-    return tl.load(pointers, mask=is_real[:, None], other=0.0)
-
-
-@triton.jit
-def _store(x_map, image, head, y, x, is_real, rows, D: tl.constexpr):
-    pointers = _pointers(x_map, image, head, y, x, D)
-    tl.store(pointers, rows.to(x_map[0].dtype.element_ty), mask=is_real[:, None])
-
-
-@triton.jit
-def _dot(a, b):
-    """a @ b in b's dtype with float32 sums: tensor cores for 16 bits, exact float32 otherwise."""
-    a = a.to(b.dtype)
-    if INTERPRETED:  # which makes garbage of bfloat16 products
-        a, b = a.to(tl.float32), b.to(tl.float32)
-    return tl.dot(a, b, input_precision='ieee')
-
-
-@triton.jit
-def _num_padded_keys(routes_ptr, topk, height, width, S: tl.constexpr):
-    """How many tokens of the routed regions are padding."""
-    num_real = 0
-    for first in range(0, topk, 16):
-        slot = first + tl.arange(0, 16)
-        region = tl.load(routes_ptr + slot, mask=slot < topk, other=0).to(tl.int32)
-        _top, _left, rows, columns = _real_part(region, height, width, S)
-        num_real += tl.sum(tl.where(slot < topk, rows * columns, 0))
-    return topk * tl.cdiv(height, S) * tl.cdiv(width, S) - num_real
 
 
 @triton.jit(do_not_specialize=SIZES)
@@ -152,33 +57,33 @@ def forward_kernel(
     """Output and log-sum-exp of one tile of queries. Grid (R, tiles of T, B * N)."""
     region = tl.program_id(0)
     image, head = (tl.program_id(2) // num_heads).to(tl.int64), tl.program_id(2) % num_heads
-    _token, y, x, is_query, is_any = _own_tile(region, height, width, S, BLOCK_Q)
+    _token, y, x, is_query, is_any = own_tile(region, height, width, S, BLOCK_Q)
     if not is_any:
         return
     region_height, region_width = tl.cdiv(height, S), tl.cdiv(width, S)
     routes_ptr += (image * S * S + region) * topk
-    q = _load(q_map, image, head, y, x, is_query, D)
+    q = load_tokens(q_map, image, head, y, x, is_query, D)
     best = tl.full([BLOCK_Q], LOWEST, tl.float32)
     total = tl.zeros([BLOCK_Q], tl.float32)
     out = tl.zeros([BLOCK_Q, D], tl.float32)
-    slot, row, column = _first_tokens(region_height, region_width, BLOCK_K)
+    slot, row, column = first_tokens(region_height, region_width, BLOCK_K)
     num_keys = topk * region_height * region_width
     for first in range(0, num_keys, BLOCK_K):
-        ky, kx, listed, is_key = _locate(routes_ptr, topk, slot, row, column, height, width, S)
-        k = _load(k_map, image, head, ky, kx, is_key, D, pad_key_ptr, listed)
-        v = _load(v_map, image, head, ky, kx, is_key, D, pad_value_ptr, listed)
+        ky, kx, listed, is_key = locate(routes_ptr, topk, slot, row, column, height, width, S)
+        k = load_tokens(k_map, image, head, ky, kx, is_key, D, pad_key_ptr, listed)
+        v = load_tokens(v_map, image, head, ky, kx, is_key, D, pad_value_ptr, listed)
         if not MASKED:  # the same by cheaper means
             is_key = first + tl.arange(0, BLOCK_K) < num_keys
-        scores = _dot(q, tl.trans(k)) * (scale * LOG2_E)
+        scores = dot(q, tl.trans(k)) * (scale * LOG2_E)
         scores = tl.where(is_key[None, :], scores, float('-inf'))
         new_best = tl.maximum(best, tl.max(scores, 1))
         weights = tl.exp2(scores - new_best[:, None])
         shrink = tl.exp2(best - new_best)
         total = total * shrink + tl.sum(weights, 1)
-        out = out * shrink[:, None] + _dot(weights, v)
+        out = out * shrink[:, None] + dot(weights, v)
         best = new_best
-        slot, row, column = _next_tokens(slot, row, column, region_height, region_width, BLOCK_K)
-    _store(out_map, image, head, y, x, is_query, out / total[:, None], D)
+        slot, row, column = next_tokens(slot, row, column, region_height, region_width, BLOCK_K)
+    store_tokens(out_map, image, head, y, x, is_query, out / total[:, None], D)
     number = ((image * height + y) * width + x) * num_heads + head
     tl.store(lse_ptr + number, best + tl.log2(total), mask=is_query)
 
@@ -196,7 +101,8 @@ def backward_query_kernel(
     pad_value_ptr,
     grad_pads,  # of key and value, (B, R, tiles, C) each: every program's part of the sum
     lse_ptr,
-    stats_ptr,  # (B, H, W, N, 2), for the other kernel: lse, scalar product of grad_out and out
+    stats_ptr,  # (B, H, W, N, 2), for the other kernel: lse, mean gradient of a query's weights
+    norm_ptr,  # (B, H, W, N), in float32, as what follows: 1 / sum of weights that lse leaves
     height,
     width,
     topk,
@@ -208,50 +114,85 @@ def backward_query_kernel(
     BLOCK_K: tl.constexpr,
     MASKED: tl.constexpr,
 ):
-    """Gradient of one tile of queries, and of the pads by way of it. Grid as in the forward."""
+    """Gradient of one tile of queries, and of the pads by way of it. Grid as in the forward.
+
+    The gradients of a query's scores add up to zero. Their mean, subtracted from each, is known
+    beforehand from the output, but as exactly as that is rounded; where one weight is nearly 1,
+    all that remains of the gradient is smaller than this. So its error is summed up on the way,
+    and taken off in the end. In float32 the rounding of lse is, too, and pads are summed with the
+    same rounding as all other keys; in 16 bits neither shows.
+    """
     region = tl.program_id(0)
     image, head = (tl.program_id(2) // num_heads).to(tl.int64), tl.program_id(2) % num_heads
-    _token, y, x, is_query, is_any = _own_tile(region, height, width, S, BLOCK_Q)
+    _token, y, x, is_query, is_any = own_tile(region, height, width, S, BLOCK_Q)
     if not is_any:
         return
     region_height, region_width = tl.cdiv(height, S), tl.cdiv(width, S)
     routes_ptr += (image * S * S + region) * topk
-    q = _load(q_map, image, head, y, x, is_query, D)
-    grad_out = _load(grad_out_map, image, head, y, x, is_query, D)
-    out = _load(out_map, image, head, y, x, is_query, D).to(tl.float32)
+    q = load_tokens(q_map, image, head, y, x, is_query, D)
+    grad_out = load_tokens(grad_out_map, image, head, y, x, is_query, D)
+    out = load_tokens(out_map, image, head, y, x, is_query, D).to(tl.float32)
     delta = tl.sum(grad_out.to(tl.float32) * out, 1)
     number = ((image * height + y) * width + x) * num_heads + head
     lse = tl.load(lse_ptr + number, mask=is_query, other=0.0)
-    tl.store(stats_ptr + 2 * number, lse, mask=is_query)
-    tl.store(stats_ptr + 2 * number + 1, delta, mask=is_query)
 
     grad_q = tl.zeros([BLOCK_Q, D], tl.float32)
-    slot, row, column = _first_tokens(region_height, region_width, BLOCK_K)
+    mean_k = tl.zeros([BLOCK_Q, D], tl.float32)
+    error = tl.zeros([BLOCK_Q], tl.float32)  # of delta
+    total = tl.zeros([BLOCK_Q], tl.float32)
+    pad_weight = tl.zeros([BLOCK_Q], tl.float32)
+    pad_grad = tl.zeros([BLOCK_Q], tl.float32)
+    slot, row, column = first_tokens(region_height, region_width, BLOCK_K)
     num_keys = topk * region_height * region_width
     for first in range(0, num_keys, BLOCK_K):
-        ky, kx, listed, is_key = _locate(routes_ptr, topk, slot, row, column, height, width, S)
-        k = _load(k_map, image, head, ky, kx, is_key, D, pad_key_ptr, listed)
-        v = _load(v_map, image, head, ky, kx, is_key, D, pad_value_ptr, listed)
+        ky, kx, listed, is_key = locate(routes_ptr, topk, slot, row, column, height, width, S)
+        k = load_tokens(k_map, image, head, ky, kx, is_key, D, pad_key_ptr, listed)
+        v = load_tokens(v_map, image, head, ky, kx, is_key, D, pad_value_ptr, listed)
+        is_pad = (listed & ~is_key).to(tl.float32)
         if not MASKED:  # the same by cheaper means
             is_key = first + tl.arange(0, BLOCK_K) < num_keys
-        scores = _dot(q, tl.trans(k)) * (scale * LOG2_E)
+        scores = dot(q, tl.trans(k)) * (scale * LOG2_E)
         weights = tl.exp2(tl.where(is_key[None, :], scores - lse[:, None], float('-inf')))
-        grad_weights = _dot(grad_out, tl.trans(v))
-        grad_q += _dot(weights * (grad_weights - delta[:, None]), k)
-        slot, row, column = _next_tokens(slot, row, column, region_height, region_width, BLOCK_K)
+        grad_weights = dot(grad_out, tl.trans(v))
+        grad_scores = weights * (grad_weights - delta[:, None])
+        grad_q += dot(grad_scores, k)
+        mean_k += dot(weights, k)
+        error += tl.sum(grad_scores, 1)
+        if norm_ptr is not None:
+            total += tl.sum(weights, 1)
+            if pad_key_ptr is not None:
+                pad_weight += tl.sum(weights * is_pad[None, :], 1)
+                pad_grad += tl.sum(grad_scores * is_pad[None, :], 1)
+        slot, row, column = next_tokens(slot, row, column, region_height, region_width, BLOCK_K)
+
+    norm = tl.full([BLOCK_Q], 1, tl.float32)
+    if norm_ptr is not None:
+        norm = 1 / total
+        tl.store(norm_ptr + number, norm, mask=is_query)
+    error *= norm
+    delta += error
+    tl.store(stats_ptr + 2 * number, lse, mask=is_query)
+    tl.store(stats_ptr + 2 * number + 1, delta, mask=is_query)
+    grad_q = (grad_q - error[:, None] * mean_k) * (norm[:, None] * scale)
+    store_tokens(grad_q_map, image, head, y, x, is_query, grad_q, D)
+
     if pad_key_ptr is not None:
-        count = _num_padded_keys(routes_ptr, topk, height, width, S)
+        count = num_padded_keys(routes_ptr, topk, height, width, S)
         if count > 0:
-            pad_key = tl.load(pad_key_ptr + head * D + tl.arange(0, D))[None, :]
-            pad_value = tl.load(pad_value_ptr + head * D + tl.arange(0, D))[None, :]
             q32, grad_out32 = q.to(tl.float32), grad_out.to(tl.float32)
-            weight = count * tl.exp2(tl.sum(q32 * pad_key, 1) * (scale * LOG2_E) - lse)
-            grad_score = weight * (tl.sum(grad_out32 * pad_value, 1) - delta)
+            if norm_ptr is not None:
+                pad_grad = (pad_grad - error * pad_weight) * norm
+                pad_weight *= norm
+            else:
+                pad_key = tl.load(pad_key_ptr + head * D + tl.arange(0, D))[None, :]
+                pad_value = tl.load(pad_value_ptr + head * D + tl.arange(0, D))[None, :]
+                score = tl.sum(q32 * pad_key, 1) * (scale * LOG2_E)
+                pad_weight = count * tl.exp2(score - lse)
+                pad_grad = pad_weight * (tl.sum(grad_out32 * pad_value, 1) - delta)
             part = (image * S * S + region) * tl.num_programs(1) + tl.program_id(1)
             channel = (part * num_heads + head) * D + tl.arange(0, D)
-            tl.store(grad_pads[0] + channel, tl.sum(grad_score[:, None] * q32, 0) * scale)
-            tl.store(grad_pads[1] + channel, tl.sum(weight[:, None] * grad_out32, 0))
-    _store(grad_q_map, image, head, y, x, is_query, grad_q * scale, D)
+            tl.store(grad_pads[0] + channel, tl.sum(pad_grad[:, None] * q32, 0) * scale)
+            tl.store(grad_pads[1] + channel, tl.sum(pad_weight[:, None] * grad_out32, 0))
 
 
 @triton.jit
@@ -291,6 +232,7 @@ def backward_key_kernel(
     lists_ptr,  # (B, R * K): list of regions that route to region 0, of those to region 1, ...
     starts_ptr,  # (B, R + 1): where each of these lists starts
     stats_ptr,
+    norm_ptr,
     height,
     width,
     topk,
@@ -312,39 +254,41 @@ def backward_key_kernel(
     region, chunk = _chunk_of_list(starts_ptr, tl.program_id(0), chunk_size, S, REGIONS)
     start, end = tl.load(starts_ptr + region), tl.load(starts_ptr + region + 1)
     length = tl.minimum(end - start - chunk * chunk_size, chunk_size)
-    token, y, x, is_key, is_any = _own_tile(region, height, width, S, BLOCK_K)
+    token, y, x, is_key, is_any = own_tile(region, height, width, S, BLOCK_K)
     if not is_any or (length <= 0 and chunk > 0):
         return
     region_height, region_width = tl.cdiv(height, S), tl.cdiv(width, S)
     lists_ptr += image * S * S * topk + start + chunk * chunk_size
-    k = _load(k_map, image, head, y, x, is_key, D)
-    v = _load(v_map, image, head, y, x, is_key, D)
+    k = load_tokens(k_map, image, head, y, x, is_key, D)
+    v = load_tokens(v_map, image, head, y, x, is_key, D)
 
     grad_k = tl.zeros([BLOCK_K, D], tl.float32)
     grad_v = tl.zeros([BLOCK_K, D], tl.float32)
-    slot, row, column = _first_tokens(region_height, region_width, BLOCK_Q)
+    slot, row, column = first_tokens(region_height, region_width, BLOCK_Q)
     for _ in range(0, length * region_height * region_width, BLOCK_Q):
-        qy, qx, _listed, is_query = _locate(lists_ptr, length, slot, row, column, height, width, S)
-        q = _load(q_map, image, head, qy, qx, is_query, D)
-        grad_out = _load(grad_out_map, image, head, qy, qx, is_query, D)
+        qy, qx, _listed, is_query = locate(lists_ptr, length, slot, row, column, height, width, S)
+        q = load_tokens(q_map, image, head, qy, qx, is_query, D)
+        grad_out = load_tokens(grad_out_map, image, head, qy, qx, is_query, D)
         number = ((image * height + qy) * width + qx) * num_heads + head
         # What is no query is all zeros, and adds nothing whatever its weight.
         pairs = stats_ptr + 2 * number[:, None] + tl.arange(0, 2)[None, :]
         lse, delta = tl.split(tl.load(pairs, mask=is_query[:, None], other=0.0))
-        weights = tl.exp2(_dot(k, tl.trans(q)) * (scale * LOG2_E) - lse[None, :])
-        grad_v += _dot(weights, grad_out)
-        grad_weights = _dot(v, tl.trans(grad_out))
-        grad_k += _dot(weights * (grad_weights - delta[None, :]), q)
-        slot, row, column = _next_tokens(slot, row, column, region_height, region_width, BLOCK_Q)
+        weights = tl.exp2(dot(k, tl.trans(q)) * (scale * LOG2_E) - lse[None, :])
+        if norm_ptr is not None:
+            weights *= tl.load(norm_ptr + number, mask=is_query, other=0.0)[None, :]
+        grad_v += dot(weights, grad_out)
+        grad_weights = dot(v, tl.trans(grad_out))
+        grad_k += dot(weights * (grad_weights - delta[None, :]), q)
+        slot, row, column = next_tokens(slot, row, column, region_height, region_width, BLOCK_Q)
 
     grad_k *= scale
     if end - start > chunk_size:
         partial = _partial_slot(start, chunk, chunk_size)
-        _store(partial_k_map, image, head, partial, token, is_key, grad_k, D)
-        _store(partial_v_map, image, head, partial, token, is_key, grad_v, D)
+        store_tokens(partial_k_map, image, head, partial, token, is_key, grad_k, D)
+        store_tokens(partial_v_map, image, head, partial, token, is_key, grad_v, D)
     else:
-        _store(grad_k_map, image, head, y, x, is_key, grad_k, D)
-        _store(grad_v_map, image, head, y, x, is_key, grad_v, D)
+        store_tokens(grad_k_map, image, head, y, x, is_key, grad_k, D)
+        store_tokens(grad_v_map, image, head, y, x, is_key, grad_v, D)
 
 
 @triton.jit(do_not_specialize=SIZES)
@@ -367,14 +311,14 @@ def add_chunks_kernel(
     image, head = (tl.program_id(2) // num_heads).to(tl.int64), tl.program_id(2) % num_heads
     starts_ptr += image * (S * S + 1) + region
     start, end = tl.load(starts_ptr), tl.load(starts_ptr + 1)
-    token, y, x, is_key, is_any = _own_tile(region, height, width, S, BLOCK_K)
+    token, y, x, is_key, is_any = own_tile(region, height, width, S, BLOCK_K)
     if not is_any or end - start <= chunk_size:
         return
     grad_k = tl.zeros([BLOCK_K, D], tl.float32)
     grad_v = tl.zeros([BLOCK_K, D], tl.float32)
     for chunk in range(tl.cdiv(end - start, chunk_size)):
         partial = _partial_slot(start, chunk, chunk_size)
-        grad_k += _load(partial_k_map, image, head, partial, token, is_key, D)
-        grad_v += _load(partial_v_map, image, head, partial, token, is_key, D)
-    _store(grad_k_map, image, head, y, x, is_key, grad_k, D)
-    _store(grad_v_map, image, head, y, x, is_key, grad_v, D)
+        grad_k += load_tokens(partial_k_map, image, head, partial, token, is_key, D)
+        grad_v += load_tokens(partial_v_map, image, head, partial, token, is_key, D)
+    store_tokens(grad_k_map, image, head, y, x, is_key, grad_k, D)
+    store_tokens(grad_v_map, image, head, y, x, is_key, grad_v, D)
