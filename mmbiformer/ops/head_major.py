@@ -1,13 +1,13 @@
 """Maps as rows of regions, one head after the other: the layout the chunked backend works in.
 
 A map (B, H, W, C) becomes rows (N, M, T, D), where the M = B * rows * columns regions are those
-with at least one real token. Keys and values have a row more, (N, M + 1, T, D): row M stands for
-every region of padding alone. Within one head, a region's tokens lie side by side: batched
+with at least one real token. Keys and values have P rows more, (N, M + P, T, D): they stand for
+all regions of padding alone. Within one head, a region's tokens lie side by side: batched
 products run at their full rate on them, which they do not on tokens that are C apart. Only partial
-regions hold any padding.
+regions hold any other padding.
 
 Shape letters: B batch, H and W height and width of the map, S partition factor, N heads, D
-channels of a head, C = N * D, T = h * w tokens per region, M as above, K routed regions.
+channels of a head, C = N * D, T = h * w tokens per region, M and P as above, K routed regions.
 """
 
 from collections.abc import Iterator
@@ -16,6 +16,10 @@ import torch
 from torch import Tensor
 
 from .regions import Partition, bands
+
+# Regions of padding alone are alike, and one row could stand for all. But its gradient would be a
+# long sum, of all that route there one after the other, and rounded as often.
+PADDING_ROWS = 32
 
 
 class Grid(Partition):
@@ -33,8 +37,14 @@ class Grid(Partition):
         rows, columns = self.counts
         return self.batch * rows * columns
 
+    @property
+    def num_padding_rows(self) -> int:
+        """P."""
+        rows, columns = self.counts
+        return PADDING_ROWS if rows * columns < self.num_regions else 0
+
     def as_regions(self, rows: Tensor) -> Tensor:
-        """View rows (N, M or M + 1, T, D) as (N, B, rows, columns, h, w, D), without row M."""
+        """View rows (N, M or M + P, T, D) as (N, B, rows, columns, h, w, D): the first M."""
         num_heads, dim = rows.shape[0], rows.shape[-1]
         shape = num_heads, self.batch, *self.counts, *self.region, dim
         return rows[:, : self.num_rows].view(shape)
@@ -52,7 +62,7 @@ class Grid(Partition):
                 yield x[:, ys, xs].view(part.shape), part
 
     def padding(self, rows: Tensor) -> list[Tensor]:
-        """Views of all padding, disjoint: of partial regions, and row M where there is one.
+        """Views of all padding, disjoint: of partial regions, and the rows from M on.
 
         Each (N, ..., D).
         """
@@ -69,7 +79,7 @@ class Grid(Partition):
         return views
 
     def routed_rows(self, indices: Tensor, num_heads: int) -> Tensor:
-        """Row numbers, in rows flattened to (N * (M + 1), T, D), that each region attends to.
+        """Row numbers, in rows flattened to (N * (M + P), T, D), that each region attends to.
 
         Args:
             indices (Tensor): int64 region numbers, (B, S * S, K).
@@ -87,8 +97,11 @@ class Grid(Partition):
             indices = indices.unflatten(1, (s, s))[:, :num_rows, :num_columns].flatten(1, 2)
             i, j = indices // s, indices % s
             row = (image * num_rows + i) * num_columns + j
-            row = row.where((i < num_rows) & (j < num_columns), self.num_rows)
-        head = torch.arange(num_heads, device=device).view(-1, 1, 1) * (self.num_rows + 1)
+            in_turn = torch.arange(row.numel(), device=device).view(row.shape) % PADDING_ROWS
+            is_real = (i < num_rows) & (j < num_columns)
+            row = row.where(is_real, self.num_rows + in_turn)
+        head = torch.arange(num_heads, device=device).view(-1, 1, 1)
+        head *= self.num_rows + self.num_padding_rows
         return (row.flatten(0, 1) + head).flatten(0, 1)
 
 
@@ -102,7 +115,7 @@ def to_rows(
 ) -> Tensor:
     """Regroup a map (B, H, W, C), multiplied by ``scale``, into rows (N, num_rows, T, D).
 
-    ``num_rows`` is M or M + 1. Padding holds ``pad`` (C, ), or zeros where not given.
+    ``num_rows`` is M or M + P. Padding holds ``pad`` (C, ), or zeros where not given.
     """
     rows = x.new_empty(num_heads, num_rows, grid.tokens, x.shape[-1] // num_heads)
     for tokens, row_tokens in grid.blocks(x, rows):
@@ -125,15 +138,15 @@ def from_rows(rows: Tensor, grid: Grid, scale: float = 1) -> Tensor:
 
 
 def sum_padding(rows: Tensor, grid: Grid) -> Tensor:
-    """Sum over all padding of rows (N, M + 1, T, D): (C, ), in float32 or wider."""
+    """Sum over all padding of rows (N, M + P, T, D): (C, ), in float32 or wider."""
     dtype = torch.promote_types(rows.dtype, torch.float32)
     sums = [view.flatten(1, -2).sum(1, dtype=dtype) for view in grid.padding(rows)]
     return torch.stack(sums).sum(0).flatten()
 
 
 def padding_bias(grid: Grid, like: Tensor) -> Tensor:
-    """What to add to the logits of each key: 0, and -inf where it is padding; (M + 1, T)."""
-    bias = like.new_zeros(1, grid.num_rows + 1, grid.tokens, 1)
+    """What to add to the logits of each key: 0, and -inf where it is padding; (M + P, T)."""
+    bias = like.new_zeros(1, grid.num_rows + grid.num_padding_rows, grid.tokens, 1)
     for view in grid.padding(bias):
         view.fill_(float('-inf'))
     return bias[0, ..., 0]

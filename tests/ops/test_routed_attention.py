@@ -124,13 +124,16 @@ def test_gradcheck(padding, backend):
 @pytest.mark.parametrize('backend', FAST)
 @each_padding
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16, torch.float16], ids=str)
-def test_error_is_at_most_twice_the_references(dtype, padding, backend):
-    tensors, indices = make_inputs(13, 18, 4, 4, padding, channels=64, dtype=dtype)
+@pytest.mark.parametrize(
+    'size', [(13, 18, 4, 4), (9, 9, 8, 16)], ids=['partial', 'mostly padding']
+)
+def test_error_is_at_most_twice_the_references(size, dtype, padding, backend):
+    tensors, indices = make_inputs(*size, padding, channels=64, dtype=dtype)
     grad_out = torch.randn_like(tensors[0])
     exact = [x.double() for x in tensors]
-    truth = run(exact, indices, 4, 2, 'reference', grad_out=grad_out.double())
-    plain = run(tensors, indices, 4, 2, 'reference', grad_out=grad_out)
-    results = run(tensors, indices, 4, 2, backend, grad_out=grad_out)
+    truth = run(exact, indices, size[2], 2, 'reference', grad_out=grad_out.double())
+    plain = run(tensors, indices, size[2], 2, 'reference', grad_out=grad_out)
+    results = run(tensors, indices, size[2], 2, backend, grad_out=grad_out)
     assert all(result.dtype == dtype for result in results)
     errors = relative_errors(results, truth)
     bounds = [2 * error for error in relative_errors(plain, truth)]

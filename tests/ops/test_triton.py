@@ -80,7 +80,7 @@ def run_reference(tensors, indices, grad_out, s, heads):
 
 
 def assert_as_exact_as_reference(tensors, indices, grad_out, s, heads):
-    """Errors are at most 3 times those of the plain code in the same dtype, or 4 eps of float32."""
+    """Errors are at most 3 times the plain code's in the same dtype, or 4 eps of float32."""
     results = run_triton(tensors, indices, grad_out, s, heads)
     plain = run_reference(tensors, indices, grad_out, s, heads)
     exact = [x.double() for x in tensors]
