@@ -6,7 +6,8 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from mmbiformer.ops import routed_attention, routing_indices
-from mmbiformer.ops.regions import pad_bottom_right, region_size
+from mmbiformer.ops.exportable import is_exporting
+from mmbiformer.ops.regions import crop, pad_bottom_right, pad_to_regions, region_size
 
 from .depthwise import depthwise_conv
 from .lean import add_linear, norm_linear
@@ -99,12 +100,14 @@ class BiLevelRoutingAttention(nn.Module):
     def _local_context(self, v: Tensor, pad_value: Tensor | None) -> Tensor:
         """LCE of the values; sees as much of the padding as its kernel reaches."""
         height, width = v.shape[1:3]
-        if pad_value is not None:
+        if pad_value is not None and is_exporting():
+            v = pad_to_regions(v, self.partition_factor, pad_value)  # for any size, not the least
+        elif pad_value is not None:
             s, reach = self.partition_factor, LCE_KERNEL // 2
             h, w = region_size(height, width, s)
             bottom, right = min(h * s - height, reach), min(w * s - width, reach)
             v = pad_bottom_right(v, bottom, right, pad_value)
-        return depthwise_conv(self.lce, v)[:, :height, :width]
+        return crop(depthwise_conv(self.lce, v), height, width)
 
 
 class FullAttention(nn.Module):

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .exportable import is_exporting
+
 
 def region_size(height: int, width: int, partition_factor: int) -> tuple[int, int]:
     """Height and width of one region, in tokens, after padding: ceil(H / S), ceil(W / S)."""
@@ -76,6 +78,8 @@ def pad_bottom_right(x: Tensor, bottom: int, right: int, fill: Tensor | None = N
     Returns:
         Tensor: (B, H + bottom, W + right, C); ``x`` itself where nothing is added.
     """
+    if is_exporting():
+        return _pad_any(x, bottom, right, fill)
     if not bottom and not right:
         return x
     if fill is None:
@@ -87,6 +91,16 @@ def pad_bottom_right(x: Tensor, bottom: int, right: int, fill: Tensor | None = N
     if bottom:
         x = torch.cat([x, fill.expand(batch, bottom, width + right, channels)], dim=1)
     return x
+
+
+def _pad_any(x: Tensor, bottom: int, right: int, fill: Tensor | None) -> Tensor:
+    """As :func:`pad_bottom_right`, without asking how much: a program would be bound to that."""
+    height, width = x.shape[1:3]
+    row = torch.arange(height + bottom, device=x.device)
+    column = torch.arange(width + right, device=x.device)
+    real = (row < height).view(-1, 1, 1) & (column < width).view(-1, 1)
+    x = x.index_select(1, row.clamp(max=height - 1)).index_select(2, column.clamp(max=width - 1))
+    return torch.where(real, x, 0 if fill is None else fill.to(x.dtype))
 
 
 def pad_to_regions(x: Tensor, partition_factor: int, fill: Tensor | None = None) -> Tensor:
@@ -109,7 +123,15 @@ def from_regions(x: Tensor, height: int, width: int, partition_factor: int) -> T
     s = partition_factor
     h, w = region_size(height, width, s)
     x = x.unflatten(2, (h, w)).unflatten(1, (s, s)).transpose(2, 3)
-    return x.flatten(3, 4).flatten(1, 2)[:, :height, :width]
+    return crop(x.flatten(3, 4).flatten(1, 2), height, width)
+
+
+def crop(x: Tensor, height: int, width: int) -> Tensor:
+    """The upper left part of a map (B, H, W, C)."""
+    if is_exporting():  # a view has gaps or not, and a program would be bound to that
+        row = torch.arange(height, device=x.device)
+        return x.index_select(1, row).index_select(2, torch.arange(width, device=x.device))
+    return x[:, :height, :width]
 
 
 def region_sums(x: Tensor, partition_factor: int, dtype: torch.dtype) -> Tensor:
@@ -129,5 +151,8 @@ def real_tokens(
     height: int, width: int, partition_factor: int, device: torch.device | None = None
 ) -> Tensor:
     """Which tokens of which region are not padding: a bool mask of shape (R, T)."""
-    real = torch.ones(1, height, width, 1, dtype=torch.bool, device=device)
-    return to_regions(pad_to_regions(real, partition_factor), partition_factor)[0, :, :, 0]
+    h, w = region_size(height, width, partition_factor)
+    row = torch.arange(partition_factor * h, device=device)
+    column = torch.arange(partition_factor * w, device=device)
+    real = (row < height).unsqueeze(1) & (column < width)
+    return to_regions(real[None, :, :, None], partition_factor)[0, :, :, 0]

@@ -114,7 +114,8 @@ def _in_regions(attend: Callable[..., Tensor], inputs: Inputs) -> Tensor:
     def split(x: Tensor, pad: Tensor | None = None) -> Tensor:
         return to_regions(pad_to_regions(x, s, pad), s).unflatten(-1, (num_heads, -1))
 
-    masked = pad_key is None and cut.is_padded
+    # An exported program is for any size: it always masks.
+    masked = pad_key is None and (exportable.is_exporting() or cut.is_padded)
     real = real_tokens(cut.height, cut.width, s, q.device) if masked else None
     out = attend(split(q), split(k, pad_key), split(v, pad_value), indices, scale, real)
     return from_regions(out.flatten(-2), cut.height, cut.width, s)
