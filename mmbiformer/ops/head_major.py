@@ -97,9 +97,10 @@ class Grid(Partition):
             indices = indices.unflatten(1, (s, s))[:, :num_rows, :num_columns].flatten(1, 2)
             i, j = indices // s, indices % s
             row = (image * num_rows + i) * num_columns + j
-            in_turn = torch.arange(row.numel(), device=device).view(row.shape) % PADDING_ROWS
+            region = torch.arange(self.num_rows, device=device).view(len(row), -1, 1)
+            in_turn = region + torch.arange(row.shape[-1], device=device)  # whatever K is
             is_real = (i < num_rows) & (j < num_columns)
-            row = row.where(is_real, self.num_rows + in_turn)
+            row = row.where(is_real, self.num_rows + in_turn % PADDING_ROWS)
         head = torch.arange(num_heads, device=device).view(-1, 1, 1)
         head *= self.num_rows + self.num_padding_rows
         return (row.flatten(0, 1) + head).flatten(0, 1)

@@ -36,7 +36,7 @@ class Tiles(NamedTuple):
 # Chosen from registers (no spills, several programs per multiprocessor) and from how much of the
 # last tile stays empty; from 64 rows on, Hopper's wgmma is used.
 TILES_16_BIT = {
-    16: (Tiles(16, 32, 1), Tiles(16, 32, 1), Tiles(32, 16, 1)),
+    16: (Tiles(16, 32, 1), Tiles(16, 32, 2), Tiles(32, 16, 1)),
     128: (Tiles(32, 32, 2), Tiles(32, 32, 2), Tiles(32, 32, 2)),
     float('inf'): (Tiles(64, 64, 4), Tiles(64, 32, 4), Tiles(32, 64, 4)),
 }

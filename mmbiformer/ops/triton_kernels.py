@@ -102,7 +102,7 @@ def backward_query_kernel(
     grad_pads,  # of key and value, (B, R, tiles, C) each: every program's part of the sum
     lse_ptr,
     stats_ptr,  # (B, H, W, N, 2), for the other kernel: lse, mean gradient of a query's weights
-    norm_ptr,  # (B, H, W, N), in float32, as what follows: 1 / sum of weights that lse leaves
+    norm_ptr,  # (B, H, W, N), in float32 alone, as what follows: 1 / sum of weights by lse
     height,
     width,
     topk,
@@ -119,8 +119,9 @@ def backward_query_kernel(
     The gradients of a query's scores add up to zero. Their mean, subtracted from each, is known
     beforehand from the output, but as exactly as that is rounded; where one weight is nearly 1,
     all that remains of the gradient is smaller than this. So its error is summed up on the way,
-    and taken off in the end. In float32 the rounding of lse is, too, and pads are summed with the
-    same rounding as all other keys; in 16 bits neither shows.
+    and taken off in the end. In float32 the rounding of lse is, too, and the pads' share is summed
+    with the same rounding as all other keys'. In 16 bits, where that would take 70 registers more,
+    the pads' scores are computed again: exact to float32, but not zero where pads have all weight.
     """
     region = tl.program_id(0)
     image, head = (tl.program_id(2) // num_heads).to(tl.int64), tl.program_id(2) % num_heads
@@ -145,11 +146,11 @@ def backward_query_kernel(
     slot, row, column = first_tokens(region_height, region_width, BLOCK_K)
     num_keys = topk * region_height * region_width
     for first in range(0, num_keys, BLOCK_K):
-        ky, kx, listed, is_key = locate(routes_ptr, topk, slot, row, column, height, width, S)
-        k = load_tokens(k_map, image, head, ky, kx, is_key, D, pad_key_ptr, listed)
-        v = load_tokens(v_map, image, head, ky, kx, is_key, D, pad_value_ptr, listed)
-        is_pad = (listed & ~is_key).to(tl.float32)
-        if not MASKED:  # the same by cheaper means
+        ky, kx, listed, is_real = locate(routes_ptr, topk, slot, row, column, height, width, S)
+        k = load_tokens(k_map, image, head, ky, kx, is_real, D, pad_key_ptr, listed)
+        v = load_tokens(v_map, image, head, ky, kx, is_real, D, pad_value_ptr, listed)
+        is_key = is_real
+        if not MASKED:  # all that is listed, by cheaper means
             is_key = first + tl.arange(0, BLOCK_K) < num_keys
         scores = dot(q, tl.trans(k)) * (scale * LOG2_E)
         weights = tl.exp2(tl.where(is_key[None, :], scores - lse[:, None], float('-inf')))
@@ -161,6 +162,7 @@ def backward_query_kernel(
         if norm_ptr is not None:
             total += tl.sum(weights, 1)
             if pad_key_ptr is not None:
+                is_pad = (listed & ~is_real).to(tl.float32)
                 pad_weight += tl.sum(weights * is_pad[None, :], 1)
                 pad_grad += tl.sum(grad_scores * is_pad[None, :], 1)
         slot, row, column = next_tokens(slot, row, column, region_height, region_width, BLOCK_K)

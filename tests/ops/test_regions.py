@@ -4,7 +4,9 @@ import pytest
 import torch
 from loops import SIZES, pad, tokens_of_regions
 
+from mmbiformer.ops import regions as regions_module
 from mmbiformer.ops.regions import (
+    crop,
     from_regions,
     pad_bottom_right,
     pad_to_regions,
@@ -70,3 +72,16 @@ def test_pad_bottom_right(bottom, right, fill):
 def test_padding_takes_the_dtype_of_the_map():
     x, fill = torch.randn(1, 3, 3, 2, dtype=torch.bfloat16), torch.ones(2)
     assert pad_to_regions(x, 2, fill).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize('fill', [None, torch.tensor([1.0, 2.0])], ids=['zeros', 'token'])
+@pytest.mark.parametrize(('bottom', 'right'), [(0, 0), (2, 0), (0, 1), (2, 1)])
+def test_exporters_get_the_same_by_other_operators(monkeypatch, bottom, right, fill):
+    x = torch.randn(2, 3, 4, 2)
+    expected = pad_bottom_right(x, bottom, right, fill)
+    monkeypatch.setattr(regions_module, 'is_exporting', lambda: True)
+    padded = pad_bottom_right(x, bottom, right, fill)
+    assert padded is not x
+    assert torch.equal(padded, expected)
+    assert torch.equal(crop(padded, 3, 4), x)
+    assert crop(padded, 3, 4).is_contiguous()

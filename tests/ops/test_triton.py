@@ -233,6 +233,7 @@ LAUNCHES = [
     (torch.bfloat16, 2, 200, 336, 16, 1, 2, 'masked'),
     (torch.bfloat16, 2, 50, 84, 16, 16, 8, 'official'),
     (torch.bfloat16, 4, 32, 32, 8, 16, 8, 'official'),
+    (torch.bfloat16, 4, 30, 30, 8, 16, 8, 'official'),
     (torch.float32, 2, 100, 168, 16, 4, 4, 'official'),
 ]
 
