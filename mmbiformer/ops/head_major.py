@@ -97,7 +97,7 @@ class Grid(Partition):
             indices = indices.unflatten(1, (s, s))[:, :num_rows, :num_columns].flatten(1, 2)
             i, j = indices // s, indices % s
             row = (image * num_rows + i) * num_columns + j
-            region = torch.arange(self.num_rows, device=device).view(len(row), -1, 1)
+            region = torch.arange(self.num_rows, device=device).view(*row.shape[:2], 1)
             in_turn = region + torch.arange(row.shape[-1], device=device)  # whatever K is
             is_real = (i < num_rows) & (j < num_columns)
             row = row.where(is_real, self.num_rows + in_turn % PADDING_ROWS)
