@@ -29,9 +29,8 @@ class _Chunks:
 
     def __init__(self, inputs: Inputs, grid: Grid) -> None:
         _, k, v, indices, pad_key, pad_value, _, num_heads, _ = inputs
-        num_rows = grid.num_rows + grid.num_padding_rows
-        self.key = to_rows(k, grid, num_heads, num_rows, pad_key).flatten(0, 1)
-        self.value = to_rows(v, grid, num_heads, num_rows, pad_value).flatten(0, 1)
+        self.key = to_rows(k, grid, num_heads, grid.num_key_rows, pad_key).flatten(0, 1)
+        self.value = to_rows(v, grid, num_heads, grid.num_key_rows, pad_value).flatten(0, 1)
         self.routed = grid.routed_rows(indices, num_heads)
         self.bias = padding_bias(grid, k) if pad_key is None and grid.is_padded else None
         self.tokens, self.dim = self.key.shape[1:]

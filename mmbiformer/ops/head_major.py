@@ -38,10 +38,10 @@ class Grid(Partition):
         return self.batch * rows * columns
 
     @property
-    def num_padding_rows(self) -> int:
-        """P."""
+    def num_key_rows(self) -> int:
+        """M + P; P is 0 where every region holds a real token."""
         rows, columns = self.counts
-        return PADDING_ROWS if rows * columns < self.num_regions else 0
+        return self.num_rows + (PADDING_ROWS if rows * columns < self.num_regions else 0)
 
     def as_regions(self, rows: Tensor) -> Tensor:
         """View rows (N, M or M + P, T, D) as (N, B, rows, columns, h, w, D): the first M."""
@@ -101,8 +101,7 @@ class Grid(Partition):
             in_turn = region + torch.arange(row.shape[-1], device=device)  # whatever K is
             is_real = (i < num_rows) & (j < num_columns)
             row = row.where(is_real, self.num_rows + in_turn % PADDING_ROWS)
-        head = torch.arange(num_heads, device=device).view(-1, 1, 1)
-        head *= self.num_rows + self.num_padding_rows
+        head = torch.arange(num_heads, device=device).view(-1, 1, 1) * self.num_key_rows
         return (row.flatten(0, 1) + head).flatten(0, 1)
 
 
@@ -147,7 +146,7 @@ def sum_padding(rows: Tensor, grid: Grid) -> Tensor:
 
 def padding_bias(grid: Grid, like: Tensor) -> Tensor:
     """What to add to the logits of each key: 0, and -inf where it is padding; (M + P, T)."""
-    bias = like.new_zeros(1, grid.num_rows + grid.num_padding_rows, grid.tokens, 1)
+    bias = like.new_zeros(1, grid.num_key_rows, grid.tokens, 1)
     for view in grid.padding(bias):
         view.fill_(float('-inf'))
     return bias[0, ..., 0]
