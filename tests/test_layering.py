@@ -90,7 +90,7 @@ def test_imports_run_one_way(part):
 def test_nothing_in_the_package_uses_tools_or_tests():
     files = sorted(PACKAGE.rglob('*.py'))
     assert len(files) > 10
-    outside = {'tools', 'tests', *(path.stem for path in Path(__file__).parent.glob('*.py'))}
+    outside = {'tools', 'tests', *(path.stem for path in Path(__file__).parent.rglob('*.py'))}
     for path in files:
         assert not imports_of(path) & outside, path
 

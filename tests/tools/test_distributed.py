@@ -60,7 +60,7 @@ def environment() -> dict[str, str]:
     return {
         **os.environ,
         'PATH': f'{Path(sys.executable).parent}:{os.environ["PATH"]}',
-        'PYTHONPATH': f'{ROOT}/tests/tools',
+        'PYTHONPATH': f'{ROOT}/tests/helpers',
         'OMP_NUM_THREADS': '1',
         'PORT': str(port),
     }

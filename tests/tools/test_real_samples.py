@@ -5,14 +5,10 @@ The images are not part of the repository: set MMBIFORMER_SAMPLES to a folder th
 """
 
 import math
-import os
 import re
-from pathlib import Path
 
 import pytest
-from toolbox import CONFIGS, IN_PROCESS, ROOT, metrics_of, run_tool
-
-SAMPLES = Path(os.environ.get('MMBIFORMER_SAMPLES', ROOT.parent / 'shared/data'))
+from toolbox import CONFIGS, IN_PROCESS, SAMPLES, metrics_of, run_tool
 
 DETECTION = [
     'train_cfg.max_epochs=1',

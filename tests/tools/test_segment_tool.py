@@ -5,8 +5,7 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
-from test_real_samples import SAMPLES
-from toolbox import run_tool
+from toolbox import SAMPLES, run_tool
 
 CLASSES = ('wall', 'lamp', 'sky')
 FILES = [f'segment_sizes.{ending}' for ending in ('json', 'csv', 'html', 'png')]

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from coco_samples import random_coco
 from pycocotools.coco import COCO
-from test_real_samples import SAMPLES
-from toolbox import CONFIGS, ROOT, run_tool, save_untrained
+from toolbox import CONFIGS, ROOT, SAMPLES, run_tool, save_untrained
 
 from mmbiformer.datasets.shapes import make_shapes
 

@@ -18,7 +18,7 @@ TOLERANCE = 1e-9  # of the largest absolute value
 
 @functools.cache
 def golden_cases() -> dict:
-    return json.loads((Path(__file__).parent / 'data/official_biformer.json').read_text())
+    return json.loads((Path(__file__).parents[1] / 'data/official_biformer.json').read_text())
 
 
 def normal(seed: int, shape: list[int]) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +13,10 @@ from mmengine.registry import MODELS, DefaultScope
 
 from mmbiformer.engine import load_config
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / 'configs/biformer'
+# Real images, which are not part of the repository: tests without them are skipped.
+SAMPLES = Path(os.environ.get('MMBIFORMER_SAMPLES', ROOT.parent / 'shared/data'))
 # Data are loaded in the process itself: starting workers takes longer than these runs.
 IN_PROCESS = [
     f'{split}_dataloader.{option}'

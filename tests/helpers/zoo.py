@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 CONFIGS = {
     path.stem: path
     for path in sorted((ROOT / 'configs').rglob('*.py'))

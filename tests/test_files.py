@@ -1,0 +1,38 @@
+"""Writes that are whole or not there."""
+
+import pytest
+
+from mmbiformer.files import whole_or_absent
+
+
+def test_a_file_appears_when_it_is_complete(tmp_path):
+    path = tmp_path / 'new/report.json'
+    with whole_or_absent(path) as unfinished:
+        unfinished.write_text('whole')
+        assert not path.exists()
+    assert path.read_text() == 'whole'
+    assert [x.name for x in path.parent.iterdir()] == ['report.json']
+
+
+def test_a_folder_appears_when_it_is_complete(tmp_path):
+    (tmp_path / 'shapes').mkdir()  # an empty one is replaced
+    with whole_or_absent(tmp_path / 'shapes') as unfinished:
+        (unfinished / 'images').mkdir(parents=True)
+        assert not any((tmp_path / 'shapes').iterdir())
+    assert (tmp_path / 'shapes/images').is_dir()
+
+
+def test_what_fails_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / 'report.json'
+    path.write_text('old')
+    with pytest.raises(RuntimeError), whole_or_absent(path) as unfinished:
+        unfinished.write_text('ha')
+        raise RuntimeError('disk full')
+    assert path.read_text() == 'old'
+    assert [x.name for x in tmp_path.iterdir()] == ['report.json']
+
+
+def test_a_name_keeps_its_suffix(tmp_path):
+    with whole_or_absent(tmp_path / 'plot.png') as unfinished:
+        assert unfinished.name == 'plot.png'  # by which writers of pictures choose the format
+        unfinished.touch()
