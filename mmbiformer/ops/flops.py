@@ -1,19 +1,11 @@
 """What the operators of ``library.py`` cost, for PyTorch's FlopCounterMode."""
 
-import logging
 from math import ceil
 
 import torch
+from torch.utils.flop_counter import register_flop_formula
 
 from . import library  # noqa: F401 (registers the operators)
-
-# The counter warns where Triton is missing. That concerns Triton kernels that are counted as such,
-# which ours are not, and would greet everybody without a GPU.
-_log = logging.getLogger('torch.utils.flop_counter')
-_was_disabled, _log.disabled = _log.disabled, True
-from torch.utils.flop_counter import register_flop_formula  # noqa: E402
-
-_log.disabled = _was_disabled
 
 
 def _product(q_shape: torch.Size, indices_shape: torch.Size) -> int:

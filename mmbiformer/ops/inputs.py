@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from .regions import Partition
+
 
 class Inputs(NamedTuple):
     """Arguments of :func:`mmbiformer.ops.routed_attention`, checked, in the order of its operator.
@@ -23,3 +25,23 @@ class Inputs(NamedTuple):
     partition_factor: int
     num_heads: int
     scale: float
+
+    @property
+    def partition(self) -> Partition:
+        """How the maps are cut into regions."""
+        return Partition(*self.q.shape[:3], self.partition_factor)
+
+    @property
+    def head_dim(self) -> int:
+        """Channels of one head."""
+        return self.q.shape[-1] // self.num_heads
+
+    @property
+    def topk(self) -> int:
+        """K, the number of regions that each region attends to."""
+        return self.indices.shape[-1]
+
+    @property
+    def masks_padding(self) -> bool:
+        """Whether there is padding that takes no part."""
+        return self.pad_key is None and self.partition.is_padded

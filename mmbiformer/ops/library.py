@@ -1,18 +1,23 @@
-"""The fast backends as operators of torch.library, for autograd, torch.compile and opcheck.
+"""Backends with a backward pass of their own, as operators of torch.library.
 
-``mmbiformer::routed_attention`` returns (output, what the backend keeps for the backward pass);
-``mmbiformer::routed_attention_backward`` returns the gradients of q, k, v and the pads, empty ones
-where there are no pads.
+Autograd, torch.compile, opcheck and FLOP counters so know them. ``mmbiformer::routed_attention``
+returns (output, what the backend keeps for the backward pass); ``mmbiformer::
+routed_attention_backward`` returns the gradients of q, k, v and the pads, empty ones where there
+are no pads.
 """
 
 import torch
 from torch import Tensor
 
-from . import chunked, triton_backend
-from .backends import resolve
+from .backends import BACKENDS, Backend, check_can_run
 from .inputs import Inputs
 
-_MODULES = {'chunked': chunked, 'triton': triton_backend}
+
+def run(backend: Backend, inputs: Inputs) -> Tensor:
+    """The output, (B, H, W, C), by way of the operator where the backend has a backward pass."""
+    if backend.backward is None:
+        return backend.forward(inputs)
+    return routed_attention(*inputs, backend.name)[0]
 
 
 @torch.library.custom_op('mmbiformer::routed_attention', mutates_args=())
@@ -28,18 +33,20 @@ def routed_attention(
     scale: float,
     backend: str,
 ) -> tuple[Tensor, Tensor]:
-    tensors = q, k, v, indices, pad_key, pad_value
-    module = _MODULES[resolve(backend, q, num_heads)]
-    return module.forward(Inputs(*tensors, partition_factor, num_heads, scale))
+    inputs = Inputs(q, k, v, indices, pad_key, pad_value, partition_factor, num_heads, scale)
+    out, kept = BACKENDS[backend].forward(inputs)
+    return out, q.new_empty(0) if kept is None else kept
 
 
 @routed_attention.register_fake
-def _(q, k, v, indices, pad_key, pad_value, partition_factor, num_heads, scale, backend):
-    if resolve(backend, q, num_heads) == 'triton':
-        kept = q.new_empty(*q.shape[:3], num_heads, dtype=torch.float32)
-    else:
-        kept = q.new_empty(0)
-    return q.new_empty(q.shape), kept
+def _(*arguments):
+    *inputs, name = arguments
+    inputs, backend = Inputs(*inputs), BACKENDS[name]
+    check_can_run(backend, inputs)
+    out = inputs.q.new_empty(inputs.q.shape)
+    if backend.kept_shape is None:
+        return out, out.new_empty(0)
+    return out, out.new_empty(backend.kept_shape(inputs), dtype=torch.float32)
 
 
 @torch.library.custom_op('mmbiformer::routed_attention_backward', mutates_args=())
@@ -58,10 +65,8 @@ def routed_attention_backward(
     scale: float,
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    tensors = q, k, v, indices, pad_key, pad_value
-    inputs = Inputs(*tensors, partition_factor, num_heads, scale)
-    outputs = () if out is None else (out, kept)
-    grads = _MODULES[backend].backward(grad_out, inputs, *outputs)
+    inputs = Inputs(q, k, v, indices, pad_key, pad_value, partition_factor, num_heads, scale)
+    grads = BACKENDS[backend].backward(grad_out, inputs, out, kept)
     return tuple(q.new_empty(0) if grad is None else grad for grad in grads)
 
 
@@ -72,18 +77,27 @@ def _(grad_out, q, k, v, indices, pad_key, pad_value, out, kept, *settings):
 
 
 def _setup_context(ctx, inputs, output) -> None:
-    *tensors, partition_factor, num_heads, scale, backend = inputs
-    backend = resolve(backend, inputs[0], num_heads)
-    ctx.settings = partition_factor, num_heads, scale, backend
-    # The chunked backend recomputes the weights, and needs nothing of the forward pass.
-    ctx.save_for_backward(*tensors, *(output if backend == 'triton' else (None, None)))
+    *inputs, backend = inputs
+    inputs, (out, kept) = Inputs(*inputs), output
+    if BACKENDS[backend].kept_shape is None:
+        out = kept = None
+    ctx.settings = inputs.partition_factor, inputs.num_heads, inputs.scale, backend
+    ctx.has_pads = inputs.pad_key is not None
+    # ``kept`` has no gradient, and zeros in its place would be memory for nothing.
+    ctx.set_materialize_grads(False)
+    pads = inputs.pad_key, inputs.pad_value
+    ctx.save_for_backward(inputs.q, inputs.k, inputs.v, inputs.indices, *pads, out, kept)
 
 
 def _backward(ctx, grad_out, _):
-    saved = ctx.saved_tensors  # with_cp allows one look
-    grads = routed_attention_backward(grad_out, *saved, *ctx.settings)
-    grad_pads = (None, None) if saved[4] is None else grads[3:]
-    return *grads[:3], None, *grad_pads, None, None, None, None
+    if grad_out is None:
+        return (None,) * 10
+    # ``saved_tensors`` is looked at once, as a checkpointed block allows no second look.
+    grads = routed_attention_backward(grad_out, *ctx.saved_tensors, *ctx.settings)
+    grad_q, grad_k, grad_v, *grad_pads = grads
+    if not ctx.has_pads:
+        grad_pads = None, None
+    return grad_q, grad_k, grad_v, None, *grad_pads, None, None, None, None
 
 
 routed_attention.register_autograd(_backward, setup_context=_setup_context)

@@ -1,14 +1,11 @@
-"""The public op: checks its arguments and calls a backend."""
-
-from collections.abc import Callable
+"""The public op: checks its arguments, chooses a backend and runs it."""
 
 import torch
 from torch import Tensor
 
-from . import exportable, library, reference
-from .backends import requested
+from .backends import choose
 from .inputs import Inputs
-from .regions import Partition, from_regions, pad_to_regions, real_tokens, to_regions
+from .library import run
 
 
 def routed_attention(
@@ -44,10 +41,11 @@ def routed_attention(
         pad_key (Tensor, optional): Key of a padding token, (C, ).
         pad_value (Tensor, optional): Value of a padding token, (C, ). Both or none.
         backend (str): 'reference' is plain and keeps everything for the backward pass; 'chunked'
-            is PyTorch in cache-sized pieces; 'triton' is fused, for CUDA. 'auto' takes what the
-            environment variable MMBIFORMER_ATTENTION_BACKEND named when this package was
-            imported, else the fastest that can run, and logs it once. Under ``torch.export`` and
-            ``torch.jit.trace`` PyTorch's own operators are taken, whatever the backend.
+            is PyTorch in cache-sized pieces; 'triton' is fused, for CUDA, and has not been proven
+            on a GPU. 'auto' takes what the environment variable MMBIFORMER_ATTENTION_BACKEND
+            named when this package was imported, else 'chunked', and logs it once. Under
+            ``torch.export`` and ``torch.jit.trace`` PyTorch's own operators are taken, whatever
+            the backend.
 
     Returns:
         Tensor: (B, H, W, C); under autocast in its dtype.
@@ -56,7 +54,22 @@ def routed_attention(
         ValueError: If a shape does not fit, only one pad vector is given, or the backend is
             unknown or cannot run.
     """
-    backend = requested(backend)
+    tensors = _checked(q, k, v, indices, pad_key, pad_value, partition_factor, num_heads)
+    inputs = Inputs(*tensors, partition_factor, num_heads, scale)
+    return run(choose(backend, inputs), inputs)
+
+
+def _checked(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    indices: Tensor,
+    pad_key: Tensor | None,
+    pad_value: Tensor | None,
+    partition_factor: int,
+    num_heads: int,
+) -> tuple[Tensor | None, ...]:
+    """The six tensors, checked against each other, in the dtype that autocast gives them."""
     if not q.ndim == 4 or not q.shape == k.shape == v.shape:
         raise ValueError(
             f'q, k and v must have one shape (B, H, W, C), '
@@ -90,12 +103,7 @@ def routed_attention(
             )
         # Under autocast the maps are narrower than the pads.
         pad_key, pad_value = pad_key.to(k.dtype), pad_value.to(v.dtype)
-    inputs = Inputs(q, k, v, indices, pad_key, pad_value, s, num_heads, scale)
-    if exportable.is_exporting():
-        return _in_regions(exportable.attend, inputs)
-    if backend == 'reference':
-        return _in_regions(reference.attend, inputs)
-    return library.routed_attention(*inputs, backend)[0]
+    return q, k, v, indices, pad_key, pad_value
 
 
 def _autocast(x: Tensor) -> Tensor:
@@ -104,18 +112,3 @@ def _autocast(x: Tensor) -> Tensor:
     if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
         return x
     return x if x.dtype == torch.float64 else x.to(torch.get_autocast_dtype(device))
-
-
-def _in_regions(attend: Callable[..., Tensor], inputs: Inputs) -> Tensor:
-    """Cut whole maps into regions, padding included, attend and put them together again."""
-    q, k, v, indices, pad_key, pad_value, s, num_heads, scale = inputs
-    cut = Partition(*q.shape[:3], s)
-
-    def split(x: Tensor, pad: Tensor | None = None) -> Tensor:
-        return to_regions(pad_to_regions(x, s, pad), s).unflatten(-1, (num_heads, -1))
-
-    # An exported program is for any size: it always masks.
-    masked = pad_key is None and (exportable.is_exporting() or cut.is_padded)
-    real = real_tokens(cut.height, cut.width, s, q.device) if masked else None
-    out = attend(split(q), split(k, pad_key), split(v, pad_value), indices, scale, real)
-    return from_regions(out.flatten(-2), cut.height, cut.width, s)

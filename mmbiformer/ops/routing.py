@@ -1,12 +1,27 @@
 """Region-to-region routing: which regions each region attends to (paper, section 3.2)."""
 
 from contextlib import nullcontext
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from .exportable import is_exporting
-from .regions import pad_to_regions, real_tokens, region_size, region_sums, to_regions
+from .any_size import is_exporting, region_sums
+from .regions import real_tokens, region_size
+
+
+class Routing(NamedTuple):
+    """Which regions each region attends to, and why.
+
+    Attributes:
+        indices (Tensor): int64 region numbers, (B, R, K), in no particular order.
+        affinity (Tensor): How well each region's mean key answers to each region's mean query,
+            (B, R, R), queries first, without the softmax scale; -inf for a region of masked
+            padding alone.
+    """
+
+    indices: Tensor
+    affinity: Tensor
 
 
 def region_means(x: Tensor, partition_factor: int, pad: Tensor | None = None) -> Tensor:
@@ -21,44 +36,38 @@ def region_means(x: Tensor, partition_factor: int, pad: Tensor | None = None) ->
     Returns:
         Tensor: (B, R, C), in float32 or wider.
     """
+    height, width = x.shape[1:3]
     dtype = torch.promote_types(x.dtype, torch.float32)
-    if is_exporting() or torch.compiler.is_compiling():  # sizes may be unknown: one block for all
-        regions = to_regions(pad_to_regions(x, partition_factor), partition_factor)
-        sums = regions.sum(2, dtype=dtype)
-    else:
-        sums = region_sums(x, partition_factor, dtype)
-    h, w = region_size(x.shape[1], x.shape[2], partition_factor)
-    num_real = real_tokens(x.shape[1], x.shape[2], partition_factor, x.device).sum(1).unsqueeze(1)
+    sums = region_sums(x, partition_factor, dtype)
+    num_real = real_tokens(height, width, partition_factor, x.device).sum(1).unsqueeze(1)
     if pad is None:
         return sums / num_real.clamp(min=1)
+    h, w = region_size(height, width, partition_factor)
     return (sums + (h * w - num_real) * pad.to(dtype)) / (h * w)
 
 
-def routing_indices(
+def route(
     q: Tensor,
     k: Tensor,
     topk: int,
     partition_factor: int,
     pad_query: Tensor | None = None,
     pad_key: Tensor | None = None,
-) -> Tensor:
-    """The ``topk`` regions whose mean key answers best to a region's mean query.
+) -> Routing:
+    """Choose the ``topk`` regions whose mean key answers best to a region's mean query.
 
-    Not differentiated, and computed in float32 or wider whatever the autocast dtype: a rounded
+    Not differentiated, and computed in float32 or wider whatever autocast or TF32 say: a rounded
     affinity would send a whole region elsewhere. The softmax scale is left out, as it is positive
     and cannot change the order.
 
     Args:
         q (Tensor): Queries, (B, H, W, C).
         k (Tensor): Keys, (B, H, W, C).
-        topk (int): Number of regions to keep, 1 to S * S.
+        topk (int): K, the number of regions to keep, 1 to S * S.
         partition_factor (int): S.
         pad_query (Tensor, optional): Query of a padding token, (C, ).
         pad_key (Tensor, optional): Key of a padding token, (C, ). Without these two, padding takes
             no part: means are over real tokens, and a region of padding alone is chosen last.
-
-    Returns:
-        Tensor: int64 region numbers of shape (B, R, topk), in no particular order.
 
     Raises:
         ValueError: If ``topk`` is out of range or only one pad vector is given.
@@ -77,8 +86,32 @@ def routing_indices(
     with torch.autocast(q.device.type, enabled=False) if has_autocast else nullcontext():
         query = region_means(q, partition_factor, pad_query)
         key = region_means(k, partition_factor, pad_key)
-        affinity = query @ key.transpose(1, 2)
+        affinity = _ieee_product(query, key.transpose(1, 2))
         if pad_key is None:
             real = real_tokens(q.shape[1], q.shape[2], partition_factor, q.device).any(1)
             affinity = affinity.masked_fill(~real, float('-inf'))
-        return affinity.topk(topk, dim=-1, sorted=False).indices
+        return Routing(affinity.topk(topk, dim=-1, sorted=False).indices, affinity)
+
+
+def routing_indices(
+    q: Tensor,
+    k: Tensor,
+    topk: int,
+    partition_factor: int,
+    pad_query: Tensor | None = None,
+    pad_key: Tensor | None = None,
+) -> Tensor:
+    """The indices of :func:`route`, (B, R, topk)."""
+    return route(q, k, topk, partition_factor, pad_query, pad_key).indices
+
+
+def _ieee_product(a: Tensor, b: Tensor) -> Tensor:
+    """a @ b in float32 or wider, also where PyTorch may round factors of float32 products.
+
+    ``allow_tf32`` and ``torch.set_float32_matmul_precision`` let it: to TF32 on GPUs, to bfloat16
+    on some CPUs. They leave products in float64 alone. Exported programs have plain products, as
+    have devices without float64.
+    """
+    if a.device.type in ('cpu', 'cuda') and not is_exporting():
+        return a.double() @ b.double()
+    return a @ b

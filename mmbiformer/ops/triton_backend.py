@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from .inputs import Inputs
-from .regions import Partition
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 HEAD_DIMS = (16, 32, 64, 128)
@@ -77,15 +76,15 @@ def _installation_problem() -> str | None:
     return None
 
 
-def problem(q: Tensor, num_heads: int) -> str | None:
-    """Why this backend cannot run on queries (B, H, W, C), in a few words; None where it can."""
+def problem(inputs: Inputs) -> str | None:
+    """Why this backend cannot run on inputs, in a few words; None where it can."""
+    q = inputs.q
     if _installation_problem():
         return _installation_problem()
     if q.dtype not in DTYPES:
         return f'dtype {q.dtype} is not float32, float16 or bfloat16'
-    head_dim = q.shape[-1] // num_heads
-    if head_dim not in HEAD_DIMS:
-        return f'head dim {head_dim} is not 16, 32, 64 or 128'
+    if inputs.head_dim not in HEAD_DIMS:
+        return f'head dim {inputs.head_dim} is not 16, 32, 64 or 128'
     if _interpreted():
         return None
     if not q.is_cuda:
@@ -96,25 +95,29 @@ def problem(q: Tensor, num_heads: int) -> str | None:
     return None
 
 
-def _partition(inputs: Inputs) -> Partition:
-    return Partition(*inputs.q.shape[:3], inputs.partition_factor)
+def kept_shape(inputs: Inputs) -> tuple[int, ...]:
+    """Of what :func:`forward` keeps for :func:`backward`: (B, H, W, N)."""
+    return *inputs.q.shape[:3], inputs.num_heads
 
 
 def _choose_tiles(inputs: Inputs) -> list[Tiles]:
-    head_dim = inputs.q.shape[-1] // inputs.num_heads
-    return choose_tiles(_partition(inputs).tokens, head_dim, inputs.q.dtype)
+    return choose_tiles(inputs.partition.tokens, inputs.head_dim, inputs.q.dtype)
 
 
 def _launch_grid(inputs: Inputs, items: int, block: int) -> tuple[int, int, int]:
-    cut = _partition(inputs)
-    return items, -(-cut.tokens // block), cut.batch * inputs.num_heads
+    partition = inputs.partition
+    return items, -(-partition.tokens // block), partition.batch * inputs.num_heads
 
 
 def _map_arguments(inputs: Inputs) -> dict:
-    _, height, width, channels = inputs.q.shape
-    heads = inputs.num_heads
-    s = inputs.partition_factor
-    return dict(height=height, width=width, num_heads=heads, S=s, D=channels // heads)
+    _, height, width, _ = inputs.q.shape
+    return dict(
+        height=height,
+        width=width,
+        num_heads=inputs.num_heads,
+        S=inputs.partition_factor,
+        D=inputs.head_dim,
+    )
 
 
 def _tile_arguments(tiles: Tiles) -> dict:
@@ -123,13 +126,9 @@ def _tile_arguments(tiles: Tiles) -> dict:
 
 def _pads_in_use(inputs: Inputs) -> tuple[Tensor, Tensor] | tuple[None, None]:
     """The pads as kernels take them; None where padding takes no part, or there is none."""
-    if inputs.pad_key is None or not _partition(inputs).is_padded:
+    if inputs.pad_key is None or not inputs.partition.is_padded:
         return None, None
     return inputs.pad_key.contiguous(), inputs.pad_value.contiguous()
-
-
-def _is_masked(inputs: Inputs) -> bool:
-    return inputs.pad_key is None and _partition(inputs).is_padded
 
 
 def _map(x: Tensor) -> tuple[Tensor, int, int, int]:
@@ -139,7 +138,7 @@ def _map(x: Tensor) -> tuple[Tensor, int, int, int]:
 
 
 def forward(inputs: Inputs) -> tuple[Tensor, Tensor]:
-    """Routed attention. Chunks q, k and v of one packed map are read in place.
+    """Routed attention. Parts q, k and v of one packed map are read in place.
 
     Returns:
         tuple: The output, (B, H, W, C), contiguous; and for :func:`backward` the logarithm to base
@@ -147,19 +146,19 @@ def forward(inputs: Inputs) -> tuple[Tensor, Tensor]:
     """
     from .triton_kernels import forward_kernel
 
-    q, k, v, indices, *_ = inputs
+    q, indices = inputs.q, inputs.indices
     tiles, _, _ = _choose_tiles(inputs)
     out = torch.empty_like(q, memory_format=torch.contiguous_format)
-    lse = q.new_empty((*q.shape[:3], inputs.num_heads), dtype=torch.float32)
+    lse = q.new_empty(kept_shape(inputs), dtype=torch.float32)
     with torch.cuda.device_of(q):
         forward_kernel[_launch_grid(inputs, indices.shape[1], tiles.queries)](
-            *map(_map, (q, k, v, out)),
+            *map(_map, (q, inputs.k, inputs.v, out)),
             indices.contiguous(),
             *_pads_in_use(inputs),
             lse,
-            topk=indices.shape[-1],
+            topk=inputs.topk,
             scale=inputs.scale,
-            MASKED=_is_masked(inputs),
+            MASKED=inputs.masks_padding,
             **_map_arguments(inputs),
             **_tile_arguments(tiles),
         )
@@ -185,7 +184,7 @@ def _backward_queries(grad_out: Tensor, inputs: Inputs, out: Tensor, lse: Tensor
     """Gradient of q, what the other kernel needs of queries, and the gradients of the pads."""
     from .triton_kernels import backward_query_kernel
 
-    q, k, v, indices, pad_key, pad_value, *_ = inputs
+    q, indices = inputs.q, inputs.indices
     _, tiles, _ = _choose_tiles(inputs)
     grid = _launch_grid(inputs, indices.shape[1], tiles.queries)
     grad_q = torch.empty_like(out)
@@ -195,24 +194,26 @@ def _backward_queries(grad_out: Tensor, inputs: Inputs, out: Tensor, lse: Tensor
     if pads[0] is not None:  # zeros, as programs that meet no padded key do not write
         parts = lse.new_zeros(2, len(q), *grid[:2], q.shape[-1]).unbind()
     backward_query_kernel[grid](
-        *map(_map, (q, k, v, out, grad_out, grad_q)),
+        *map(_map, (q, inputs.k, inputs.v, out, grad_out, grad_q)),
         indices.contiguous(),
         *pads,
         parts,
         lse,
         stats,
         norm,
-        topk=indices.shape[-1],
+        topk=inputs.topk,
         scale=inputs.scale,
-        MASKED=_is_masked(inputs),
+        MASKED=inputs.masks_padding,
         **_map_arguments(inputs),
         **_tile_arguments(tiles),
     )
-    if pad_key is None:
-        return grad_q, stats, norm, (None, None)
-    if parts is None:
-        return grad_q, stats, norm, (torch.zeros_like(pad_key), torch.zeros_like(pad_value))
-    return grad_q, stats, norm, tuple(x.sum((0, 1, 2)).to(q.dtype) for x in parts)
+    if parts is not None:
+        grad_pads = tuple(x.sum((0, 1, 2)).to(q.dtype) for x in parts)
+    elif inputs.pad_key is not None:
+        grad_pads = torch.zeros_like(inputs.pad_key), torch.zeros_like(inputs.pad_value)
+    else:
+        grad_pads = None, None
+    return grad_q, stats, norm, grad_pads
 
 
 def _backward_keys(
@@ -221,7 +222,7 @@ def _backward_keys(
     """Gradients of k and v."""
     from .triton_kernels import add_chunks_kernel, backward_key_kernel
 
-    q, k, v, indices, *_ = inputs
+    q, indices = inputs.q, inputs.indices
     _, _, tiles = _choose_tiles(inputs)
     batch, num_regions, topk = indices.shape
     lists, starts = _invert(indices)
@@ -229,11 +230,11 @@ def _backward_keys(
     chunk = CHUNK_PER_TOPK * topk
     num_partial = 2 * ((num_listed - 1) // chunk)
     grads = [q.new_empty(q.shape) for _ in range(2)]
-    shape = 2, batch, num_partial, _partition(inputs).tokens, q.shape[-1]
+    shape = 2, batch, num_partial, inputs.partition.tokens, q.shape[-1]
     partials = stats.new_empty(shape).unbind()
     shared = _map_arguments(inputs)
     backward_key_kernel[_launch_grid(inputs, num_listed // chunk + num_regions, tiles.keys)](
-        *map(_map, (q, k, v, grad_out, *grads, *partials)),
+        *map(_map, (q, inputs.k, inputs.v, grad_out, *grads, *partials)),
         lists,
         starts,
         stats,

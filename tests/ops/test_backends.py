@@ -8,9 +8,16 @@ import sys
 import pytest
 import torch
 
-from mmbiformer.ops import backends
+from mmbiformer.ops import backends, library
+from mmbiformer.ops.inputs import Inputs
 
-HERE = torch.rand(1, 4, 4, 32)
+
+def make_inputs(**change) -> Inputs:
+    """Inputs of one head of 32 channels on a 4 x 4 map, cut into 2 x 2 regions."""
+    x = torch.rand(1, 4, 4, 32)
+    indices = torch.zeros(1, 4, 1, dtype=torch.int64)
+    arguments = dict(q=x, k=x, v=x, indices=indices, pad_key=None, pad_value=None)
+    return Inputs(**{**arguments, 'partition_factor': 2, 'num_heads': 1, 'scale': 1.0, **change})
 
 
 class OnGpu:
@@ -27,9 +34,26 @@ def _forget():
     backends._log_once.cache_clear()
 
 
+@pytest.fixture
+def triton(monkeypatch):
+    """Sets what the Triton backend says of whether it can run."""
+
+    def set_problem(problem: str | None) -> None:
+        row = backends.BACKENDS['triton']._replace(problem=lambda inputs: problem)
+        monkeypatch.setitem(backends.BACKENDS, 'triton', row)
+        monkeypatch.setattr(backends.triton_backend, 'problem', lambda inputs: problem)
+
+    return set_problem
+
+
+def test_auto_is_no_backend():
+    assert list(backends.BACKENDS) == ['reference', 'chunked', 'triton']
+    assert backends.CHOICES == ('auto', 'reference', 'chunked', 'triton')
+
+
 def test_auto_on_a_cpu_says_once_why_not_triton(caplog):
     with caplog.at_level(logging.INFO, logger='mmbiformer'):
-        assert [backends.resolve('auto', HERE, 1) for _ in range(3)] == ['chunked'] * 3
+        assert {backends.choose('auto', make_inputs()).name for _ in range(3)} == {'chunked'}
     assert [record.getMessage() for record in caplog.records] == [
         "routed attention: backend 'chunked', as 'triton' cannot run: "
         'q is on cpu, and it needs a CUDA GPU'
@@ -37,34 +61,60 @@ def test_auto_on_a_cpu_says_once_why_not_triton(caplog):
 
 
 @pytest.mark.parametrize(
-    ('problem', 'taken'), [(None, 'triton'), ('dtype torch.float64 is not one', 'chunked')]
+    ('problem', 'words'),
+    [
+        (None, 'not been proven on a GPU, are taken by attention_backend='),
+        ('dtype torch.float64 is not one', "as 'triton' cannot run: dtype torch.float64"),
+    ],
 )
-def test_auto_on_a_gpu(monkeypatch, caplog, problem, taken):
-    monkeypatch.setattr(backends.triton_backend, 'problem', lambda *_: problem)
+def test_auto_on_a_gpu_takes_chunked_and_says_once_how_to_have_triton(
+    triton, caplog, problem, words
+):
+    triton(problem)
     with caplog.at_level(logging.INFO, logger='mmbiformer'):
-        assert backends.resolve('auto', OnGpu(), 1) == taken
+        for _ in range(2):
+            assert backends.choose('auto', make_inputs(q=OnGpu())).name == 'chunked'
     (record,) = caplog.records
-    assert f"backend '{taken}'" in record.getMessage()
-    assert problem is None or problem in record.getMessage()
+    assert "backend 'chunked'" in record.getMessage()
+    assert words in record.getMessage()
 
 
-def test_a_choice_that_cannot_run_is_an_error(monkeypatch):
-    monkeypatch.setattr(backends.triton_backend, 'problem', lambda *_: 'triton is not installed')
-    message = r"backend 'triton' cannot run: triton is not installed; take 'chunked'"
-    with pytest.raises(ValueError, match=message):
-        backends.resolve('triton', HERE, 1)
+def test_a_choice_that_cannot_run_is_an_error(triton, monkeypatch):
+    triton('triton is not installed')
+    with pytest.raises(
+        ValueError, match=r"^backend 'triton' cannot run: triton is not installed; "
+    ):
+        backends.choose('triton', make_inputs())
+    # Asked for by name, whatever the environment says too.
+    monkeypatch.setattr(backends, '_FROM_ENVIRONMENT', 'triton')
+    with pytest.raises(ValueError, match=r"^backend 'triton' cannot run: triton is not inst"):
+        backends.choose('triton', make_inputs())
+    with pytest.raises(ValueError, match=rf"'triton' \(from {backends.VARIABLE}\) cannot run: "):
+        backends.choose('auto', make_inputs())
 
 
-def test_chunked_asks_nothing(monkeypatch, caplog):
-    monkeypatch.setattr(backends.triton_backend, 'problem', lambda *_: 1 / 0)
-    assert backends.resolve('chunked', OnGpu(), 1) == 'chunked'
+def test_a_compiled_choice_that_cannot_run_is_an_error(triton):
+    triton('triton is not installed')
+    inputs = make_inputs()
+
+    @torch.compile(backend='eager', fullgraph=True)
+    def attend(x):
+        return library.routed_attention(x, x, x, inputs.indices, None, None, 2, 1, 1.0, 'triton')
+
+    with pytest.raises(Exception, match=r"backend 'triton' cannot run: triton is not installed"):
+        attend(inputs.q)
+
+
+def test_chunked_asks_nothing(triton, monkeypatch, caplog):
+    monkeypatch.setattr(backends.triton_backend, 'problem', lambda inputs: 1 / 0)
+    assert backends.choose('chunked', make_inputs(q=OnGpu())).name == 'chunked'
     assert not caplog.records
 
 
 @pytest.mark.parametrize(
     ('argument', 'variable', 'outcome'),
     [
-        ('auto', None, 'auto'),
+        ('auto', None, 'chunked'),
         ('auto', 'reference', 'reference'),
         ('chunked', 'reference', 'chunked'),
         ('auto', 'fast', "MMBIFORMER_ATTENTION_BACKEND 'fast' is unknown: choose from auto,"),
@@ -72,11 +122,14 @@ def test_chunked_asks_nothing(monkeypatch, caplog):
 )
 def test_the_environment_decides_where_the_argument_does_not(argument, variable, outcome):
     code = (
-        'import os\n'
-        f'os.environ.update({ {} if variable is None else {backends.VARIABLE: variable} })\n'
-        f'from mmbiformer.ops.backends import requested; print(requested({argument!r}))'
+        'import torch\n'
+        'from mmbiformer.ops.backends import choose\n'
+        'from mmbiformer.ops.inputs import Inputs\n'
+        'x = torch.rand(1, 2, 2, 4)\n'
+        f'print(choose({argument!r}, Inputs(x, x, x, x, None, None, 1, 1, 1.0)).name)'
     )
     env = {name: value for name, value in os.environ.items() if name != backends.VARIABLE}
+    env.update({} if variable is None else {backends.VARIABLE: variable})
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, env=env)
     if outcome in backends.BACKENDS:
         assert (done.returncode, done.stdout) == (0, f'{outcome}\n')

@@ -4,16 +4,8 @@ import pytest
 import torch
 from loops import SIZES, pad, tokens_of_regions
 
-from mmbiformer.ops import regions as regions_module
-from mmbiformer.ops.regions import (
-    crop,
-    from_regions,
-    pad_bottom_right,
-    pad_to_regions,
-    real_tokens,
-    region_size,
-    to_regions,
-)
+from mmbiformer.ops.any_size import from_regions, pad_to_regions
+from mmbiformer.ops.regions import real_tokens, region_size, to_regions
 
 each_size = pytest.mark.parametrize(('height', 'width', 's'), SIZES.values(), ids=SIZES)
 
@@ -49,39 +41,3 @@ def test_real_tokens_are_those_inside_the_map(height, width, s):
 def test_region_size_rounds_up():
     assert region_size(8, 9, 8) == (1, 2)
     assert region_size(1, 16, 8) == (1, 2)
-
-
-def test_nothing_to_pad_copies_nothing():
-    x = torch.randn(1, 4, 6, 2)
-    assert pad_bottom_right(x, 0, 0, torch.ones(2)) is x
-    assert pad_to_regions(x, 2, torch.ones(2)) is x
-
-
-@pytest.mark.parametrize('fill', [None, torch.tensor([1.0, 2.0])], ids=['zeros', 'token'])
-@pytest.mark.parametrize(('bottom', 'right'), [(2, 0), (0, 1), (2, 1)])
-def test_pad_bottom_right(bottom, right, fill):
-    x = torch.randn(2, 3, 4, 2)
-    padded = pad_bottom_right(x, bottom, right, fill)
-    assert padded.shape == (2, 3 + bottom, 4 + right, 2)
-    assert torch.equal(padded[:, :3, :4], x)
-    token = torch.zeros(2) if fill is None else fill
-    assert (padded[:, 3:] == token).all()
-    assert (padded[:, :, 4:] == token).all()
-
-
-def test_padding_takes_the_dtype_of_the_map():
-    x, fill = torch.randn(1, 3, 3, 2, dtype=torch.bfloat16), torch.ones(2)
-    assert pad_to_regions(x, 2, fill).dtype == torch.bfloat16
-
-
-@pytest.mark.parametrize('fill', [None, torch.tensor([1.0, 2.0])], ids=['zeros', 'token'])
-@pytest.mark.parametrize(('bottom', 'right'), [(0, 0), (2, 0), (0, 1), (2, 1)])
-def test_exporters_get_the_same_by_other_operators(monkeypatch, bottom, right, fill):
-    x = torch.randn(2, 3, 4, 2)
-    expected = pad_bottom_right(x, bottom, right, fill)
-    monkeypatch.setattr(regions_module, 'is_exporting', lambda: True)
-    padded = pad_bottom_right(x, bottom, right, fill)
-    assert padded is not x
-    assert torch.equal(padded, expected)
-    assert torch.equal(crop(padded, 3, 4), x)
-    assert crop(padded, 3, 4).is_contiguous()

@@ -7,6 +7,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from mmbiformer.ops import routing_indices
 from mmbiformer.ops.routing import region_means
+from mmbiformer.ops.routing import route as route_maps
 
 each_size = pytest.mark.parametrize(('height', 'width', 's'), SIZES.values(), ids=SIZES)
 
@@ -106,3 +107,24 @@ def test_one_pad_alone_is_an_error(pads):
     q = random(1, 4, 4, 8)
     with pytest.raises(ValueError, match=r'pad_query and pad_key .*: give both or none'):
         routing_indices(q, q, 1, 2, **pads)
+
+
+def test_the_affinity_is_that_of_the_means():
+    q, k, (pad_query, pad_key) = random(1, 7, 5, 4), random(1, 7, 5, 4), random(2, 4)
+    routing = route_maps(q, k, 2, 3, pad_query, pad_key)
+    expected = region_means(q, 3, pad_query) @ region_means(k, 3, pad_key).transpose(1, 2)
+    torch.testing.assert_close(routing.affinity, expected, rtol=0, atol=1e-13)
+    best = routing.affinity.topk(2).values.sort(-1).values
+    chosen = routing.affinity.gather(2, routing.indices).sort(-1).values
+    assert torch.equal(chosen, best)
+    masked = route_maps(q, k, 2, 4)  # 4 x 3 of 4 x 4 regions hold tokens
+    assert masked.affinity[0, 0].isinf().tolist() == [i % 4 == 3 for i in range(16)]
+
+
+def test_the_affinity_is_rounded_by_no_setting():
+    # Products of float32 may be rounded to TF32 or bfloat16, as a user allows; those of float64
+    # are not, and agree to the last bits.
+    q, k = random(2, 1, 32, 32, 128, dtype=torch.float32)
+    affinity = route_maps(q, k, 4, 16).affinity
+    exact = region_means(q, 16).double() @ region_means(k, 16).double().transpose(1, 2)
+    assert (affinity - exact).abs().max() <= 1e-14 * exact.abs().max()

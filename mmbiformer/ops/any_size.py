@@ -1,0 +1,137 @@
+"""Geometry that works while a program is recorded for maps of any size.
+
+Exporters, tracers and compilers record a computation on one map and repeat it on others. A
+recorded program that depends on how large the map was, or how much padding it had, fits no other
+map. So this file, and no other, asks whether a program is being recorded: each function has a form
+that serves any size, and a faster one for a size that is known.
+
+Shape letters as in ``regions.py``.
+"""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .inputs import Inputs
+from .regions import bands, join_regions, real_tokens, region_size, to_regions
+
+
+def is_exporting() -> bool:
+    """Whether the computation is recorded to run elsewhere, by torch.export or torch.jit.trace."""
+    is_exporting = getattr(torch.compiler, 'is_exporting', None)  # new in torch 2.7
+    return torch.jit.is_tracing() or (is_exporting is not None and is_exporting())
+
+
+def is_recorded() -> bool:
+    """Whether the computation is recorded by an exporter or by ``torch.compile``."""
+    return is_exporting() or torch.compiler.is_compiling()
+
+
+def pad_bottom_right(x: Tensor, bottom: int, right: int, fill: Tensor | None = None) -> Tensor:
+    """Add rows at the bottom and columns on the right of a map.
+
+    Args:
+        x (Tensor): Map of shape (B, H, W, C).
+        bottom (int): Number of rows to add.
+        right (int): Number of columns to add.
+        fill (Tensor, optional): The token to fill them with, (C, ). Zeros where not given.
+
+    Returns:
+        Tensor: (B, H + bottom, W + right, C); ``x`` itself where nothing is added and the size is
+        known.
+    """
+    batch, height, width, channels = x.shape
+    if is_exporting():
+        # Reads the last row and column again where there is none, and then overwrites them.
+        row = torch.arange(height + bottom, device=x.device)
+        column = torch.arange(width + right, device=x.device)
+        real = (row < height).view(-1, 1, 1) & (column < width).view(-1, 1)
+        x = x.index_select(1, row.clamp(max=height - 1))
+        x = x.index_select(2, column.clamp(max=width - 1))
+        return torch.where(real, x, 0 if fill is None else fill.to(x.dtype))
+    if not bottom and not right:
+        return x
+    if fill is None:
+        return F.pad(x, (0, 0, 0, right, 0, bottom))
+    fill = fill.to(x.dtype)
+    if right:
+        x = torch.cat([x, fill.expand(batch, height, right, channels)], dim=2)
+    if bottom:
+        x = torch.cat([x, fill.expand(batch, bottom, width + right, channels)], dim=1)
+    return x
+
+
+def pad_to_regions(
+    x: Tensor, partition_factor: int, fill: Tensor | None = None, reach: int | None = None
+) -> Tensor:
+    """Pad a map (B, H, W, C) until S divides both of its sides; see :func:`pad_bottom_right`.
+
+    Args:
+        reach (int, optional): How many rows and columns of padding are needed, as by a convolution
+            that sees no further. There may be more. All are needed where it is not given.
+    """
+    height, width = x.shape[1:3]
+    h, w = region_size(height, width, partition_factor)
+    bottom, right = h * partition_factor - height, w * partition_factor - width
+    if reach is not None and not is_exporting():
+        bottom, right = min(bottom, reach), min(right, reach)
+    return pad_bottom_right(x, bottom, right, fill)
+
+
+def crop(x: Tensor, height: int, width: int) -> Tensor:
+    """The upper left part of a map (B, H, W, C): a view where the size is known."""
+    if is_exporting():  # whether a view has gaps in memory depends on how much padding there is
+        row = torch.arange(height, device=x.device)
+        return x.index_select(1, row).index_select(2, torch.arange(width, device=x.device))
+    return x[:, :height, :width]
+
+
+def from_regions(x: Tensor, height: int, width: int, partition_factor: int) -> Tensor:
+    """Join regions (B, R, T, C) and crop the padding: (B, H, W, C)."""
+    region = region_size(height, width, partition_factor)
+    return crop(join_regions(x, region, partition_factor), height, width)
+
+
+def region_sums(x: Tensor, partition_factor: int, dtype: torch.dtype) -> Tensor:
+    """Sum of the real tokens of each region of a map (B, H, W, C): (B, R, C) in ``dtype``."""
+    s, (batch, height, width, channels) = partition_factor, x.shape
+    if is_recorded():
+        return to_regions(pad_to_regions(x, s), s).sum(2, dtype=dtype)
+    h, w = region_size(height, width, s)
+    sums = x.new_zeros(batch, s, s, channels, dtype=dtype)
+    for ys, row, tokens_high in bands(height, h):
+        for xs, column, tokens_wide in bands(width, w):
+            part = x[:, ys, xs].unflatten(1, (-1, tokens_high)).unflatten(3, (-1, tokens_wide))
+            # One axis after the other: PyTorch sums over both at once a good deal slower.
+            sums[:, row, column] = part.sum(4, dtype=dtype).sum(2)
+    return sums.flatten(1, 2)
+
+
+def attend_in_regions(attend: Callable[..., Tensor], inputs: Inputs) -> Tensor:
+    """Cut maps into regions, padding included, attend within these, and join them again.
+
+    Args:
+        attend (Callable): Such as :func:`mmbiformer.ops.reference.attend`.
+
+    Returns:
+        Tensor: (B, H, W, C).
+    """
+    s, num_heads, partition = inputs.partition_factor, inputs.num_heads, inputs.partition
+
+    def split(x: Tensor, pad: Tensor | None = None) -> Tensor:
+        return to_regions(pad_to_regions(x, s, pad), s).unflatten(-1, (num_heads, -1))
+
+    real = None
+    if inputs.pad_key is None and (is_exporting() or partition.is_padded):
+        real = real_tokens(partition.height, partition.width, s, inputs.q.device)
+    out = attend(
+        split(inputs.q),
+        split(inputs.k, inputs.pad_key),
+        split(inputs.v, inputs.pad_value),
+        inputs.indices,
+        inputs.scale,
+        real,
+    )
+    return from_regions(out.flatten(-2), partition.height, partition.width, s)

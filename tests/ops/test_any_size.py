@@ -1,0 +1,61 @@
+"""Padding and cropping of maps, in the form for a known size and in the form for any size."""
+
+import pytest
+import torch
+
+from mmbiformer.ops import any_size
+from mmbiformer.ops.any_size import crop, pad_bottom_right, pad_to_regions, region_sums
+
+
+def test_nothing_to_pad_copies_nothing():
+    x = torch.randn(1, 4, 6, 2)
+    assert pad_bottom_right(x, 0, 0, torch.ones(2)) is x
+    assert pad_to_regions(x, 2, torch.ones(2)) is x
+
+
+@pytest.mark.parametrize('fill', [None, torch.tensor([1.0, 2.0])], ids=['zeros', 'token'])
+@pytest.mark.parametrize(('bottom', 'right'), [(2, 0), (0, 1), (2, 1)])
+def test_pad_bottom_right(bottom, right, fill):
+    x = torch.randn(2, 3, 4, 2)
+    padded = pad_bottom_right(x, bottom, right, fill)
+    assert padded.shape == (2, 3 + bottom, 4 + right, 2)
+    assert torch.equal(padded[:, :3, :4], x)
+    token = torch.zeros(2) if fill is None else fill
+    assert (padded[:, 3:] == token).all()
+    assert (padded[:, :, 4:] == token).all()
+
+
+def test_padding_takes_the_dtype_of_the_map():
+    x, fill = torch.randn(1, 3, 3, 2, dtype=torch.bfloat16), torch.ones(2)
+    assert pad_to_regions(x, 2, fill).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize('fill', [None, torch.tensor([1.0, 2.0])], ids=['zeros', 'token'])
+@pytest.mark.parametrize(('bottom', 'right'), [(0, 0), (2, 0), (0, 1), (2, 1)])
+def test_exporters_get_the_same_by_other_operators(monkeypatch, bottom, right, fill):
+    x = torch.randn(2, 3, 4, 2)
+    expected = pad_bottom_right(x, bottom, right, fill)
+    monkeypatch.setattr(any_size, 'is_exporting', lambda: True)
+    padded = pad_bottom_right(x, bottom, right, fill)
+    assert padded is not x
+    assert torch.equal(padded, expected)
+    assert torch.equal(crop(padded, 3, 4), x)
+    assert crop(padded, 3, 4).is_contiguous()
+
+
+@pytest.mark.parametrize('recorded', [False, True], ids=['known size', 'any size'])
+def test_as_much_padding_as_a_convolution_reaches(monkeypatch, recorded):
+    monkeypatch.setattr(any_size, 'is_exporting', lambda: recorded)
+    x = torch.randn(1, 9, 5, 2)  # to 16 x 8
+    padded = pad_to_regions(x, 8, torch.ones(2), reach=2)
+    assert padded.shape[1:3] == ((16, 8) if recorded else (11, 7))
+    assert torch.equal(padded[:, :9, :5], x)
+    assert (padded[:, 9:] == 1).all() and (padded[:, :, 5:] == 1).all()
+
+
+@pytest.mark.parametrize('size', [(8, 6), (9, 5), (2, 3)], ids=str)
+def test_region_sums_of_any_size_are_those_of_a_known_size(monkeypatch, size):
+    x = torch.randn(2, *size, 3, dtype=torch.float64)
+    expected = region_sums(x, 4, torch.float64)
+    monkeypatch.setattr(any_size, 'is_exporting', lambda: True)
+    torch.testing.assert_close(region_sums(x, 4, torch.float64), expected, rtol=0, atol=1e-13)
