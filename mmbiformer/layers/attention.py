@@ -1,16 +1,15 @@
-"""The two attentions of BiFormer, on channels-last maps (B, H, W, C)."""
+"""The two attentions of BiFormer, and their base, on channels-last maps (B, H, W, C)."""
 
-import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from mmbiformer.ops import routed_attention, routing_indices
-from mmbiformer.ops.exportable import is_exporting
-from mmbiformer.ops.regions import crop, pad_bottom_right, pad_to_regions, region_size
+from mmbiformer.ops import routed_attention
+from mmbiformer.ops.any_size import crop, pad_to_regions
+from mmbiformer.ops.routing import Routing, route
 
 from .depthwise import depthwise_conv
-from .lean import add_linear, norm_linear
+from .maps import accumulate
 
 LCE_KERNEL = 5
 
@@ -20,12 +19,36 @@ def build_lce(dim: int) -> nn.Conv2d:
     return nn.Conv2d(dim, dim, LCE_KERNEL, padding=LCE_KERNEL // 2, groups=dim)
 
 
-def add(out: Tensor, context: Tensor) -> Tensor:
-    """Sum; where no gradient asks in place of ``out``, which nobody else may hold."""
-    return out + context if torch.is_grad_enabled() else out.add_(context)
+class Attention(nn.Module):
+    """Base of attentions: what mixes tokens, and an output projection behind it.
+
+    A subclass has a linear layer ``proj`` and a method ``mix``. If it leaves ``forward`` alone, a
+    block may fuse the output projection, and the input projection where there is one, with what
+    surrounds the attention.
+    """
+
+    proj: nn.Linear
+
+    @property
+    def input_projection(self) -> nn.Linear | None:
+        """The layer that alone sees the input; ``mix`` takes its output in three equal parts.
+
+        None where ``mix`` takes the input itself.
+        """
+        return None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, H, W, C) to a map of the same shape."""
+        if self.input_projection is None:
+            return self.proj(self.mix(x))
+        return self.proj(self.mix(*self.input_projection(x).chunk(3, dim=-1)))
+
+    def mix(self, *maps: Tensor) -> Tensor:
+        """The map (B, H, W, C) that the output projection takes."""
+        raise NotImplementedError
 
 
-class BiLevelRoutingAttention(nn.Module):
+class BiLevelRoutingAttention(Attention):
     """Bi-level routing attention (paper, section 3.2 and algorithm 1).
 
     The softmax scale is ``dim ** -0.5``, over the whole width and not over one head: the released
@@ -61,56 +84,50 @@ class BiLevelRoutingAttention(nn.Module):
         self.lce = build_lce(dim)
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, H, W, C) to a map of the same shape."""
-        return self.proj(self._mix(*self.qkv(x).chunk(3, dim=-1)))
-
     @property
-    def lean_parts(self) -> tuple[nn.Module, ...]:
-        """What :meth:`forward_lean` stands in for, besides this module."""
-        return self.qkv, self.proj
+    def input_projection(self) -> nn.Linear:
+        """As for :class:`Attention`."""
+        return self.qkv
 
-    def forward_lean(self, x: Tensor, norm: nn.LayerNorm, scale: Tensor | None) -> Tensor:
-        """``x + scale * self(norm(x))`` of a map (B, H, W, C), as :func:`add_linear` writes it."""
-        out = self._mix(*norm_linear(x, norm, self.qkv, 3))
-        return add_linear(x, out, scale, self.proj)
+    def route(self, q: Tensor, k: Tensor) -> Routing:
+        """Which regions each region attends to, and the affinities that say so.
 
-    def _mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        Args:
+            q, k (Tensor): Queries and keys, (B, H, W, C): the first two parts of ``qkv(x)``.
+        """
+        pad_query, pad_key, _ = self._pads()
+        return route(q, k, self.topk, self.partition_factor, pad_query, pad_key)
+
+    def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """What queries, keys and values (B, H, W, C) give before the output projection."""
-        if self.padding == 'official':
-            pad_query, pad_key, pad_value = self.qkv.bias.chunk(3)
-        else:
-            pad_query = pad_key = pad_value = None
-        s = self.partition_factor
-        indices = routing_indices(q, k, self.topk, s, pad_query, pad_key)
+        _, pad_key, pad_value = self._pads()
         out = routed_attention(
             q,
             k,
             v,
-            indices,
-            partition_factor=s,
+            self.route(q, k).indices,
+            partition_factor=self.partition_factor,
             num_heads=self.num_heads,
             scale=self.scale,
             pad_key=pad_key,
             pad_value=pad_value,
             backend=self.backend,
         )
-        return add(out, self._local_context(v, pad_value))
+        return accumulate(out, self._local_context(v, pad_value))
+
+    def _pads(self) -> tuple[Tensor, Tensor, Tensor] | tuple[None, None, None]:
+        """Query, key and value of a padding token, (C, ) each, where padding takes part."""
+        return self.qkv.bias.chunk(3) if self.padding == 'official' else (None, None, None)
 
     def _local_context(self, v: Tensor, pad_value: Tensor | None) -> Tensor:
         """LCE of the values; sees as much of the padding as its kernel reaches."""
         height, width = v.shape[1:3]
-        if pad_value is not None and is_exporting():
-            v = pad_to_regions(v, self.partition_factor, pad_value)  # for any size, not the least
-        elif pad_value is not None:
-            s, reach = self.partition_factor, LCE_KERNEL // 2
-            h, w = region_size(height, width, s)
-            bottom, right = min(h * s - height, reach), min(w * s - width, reach)
-            v = pad_bottom_right(v, bottom, right, pad_value)
+        if pad_value is not None:
+            v = pad_to_regions(v, self.partition_factor, pad_value, reach=LCE_KERNEL // 2)
         return crop(depthwise_conv(self.lce, v), height, width)
 
 
-class FullAttention(nn.Module):
+class FullAttention(Attention):
     """Attention of every token to every token, as BiFormer's last stage has it.
 
     Unlike the routed one it has eight heads whatever the width, no bias in qkv, a softmax scale of
@@ -128,24 +145,11 @@ class FullAttention(nn.Module):
         self.lce = build_lce(dim)
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, H, W, C) to a map of the same shape."""
-        return self.proj(self._mix(x))
-
-    @property
-    def lean_parts(self) -> tuple[nn.Module, ...]:
-        """What :meth:`forward_lean` stands in for, besides this module."""
-        return (self.proj,)
-
-    def forward_lean(self, x: Tensor, norm: nn.LayerNorm, scale: Tensor | None) -> Tensor:
-        """``x + scale * self(norm(x))`` of a map (B, H, W, C), as :func:`add_linear` writes it."""
-        return add_linear(x, self._mix(norm(x)), scale, self.proj)
-
-    def _mix(self, x: Tensor) -> Tensor:
+    def mix(self, x: Tensor) -> Tensor:
         """What a map (B, H, W, C) gives before the output projection."""
         q, k, v = rearrange(
             self.qkv(x), 'b h w (three n d) -> three b n (h w) d', three=3, n=self.num_heads
         )
         out = F.scaled_dot_product_attention(q, k, v)
         out = rearrange(out, 'b n (h w) d -> b h w (n d)', h=x.shape[1])
-        return add(out, depthwise_conv(self.lce, x))
+        return accumulate(out, depthwise_conv(self.lce, x))

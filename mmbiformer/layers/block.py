@@ -2,39 +2,16 @@
 
 from torch import Tensor, nn
 
-from .attention import BiLevelRoutingAttention, FullAttention, add
+from . import fused
+from .attention import Attention
 from .depthwise import depthwise_conv
-from .lean import add_norm_mlp, is_lean
+from .drop_path import DropPath
+from .fused_checks import fusing_problem, hook_problem, is_eager_on_cpu, log_unfused
+from .maps import accumulate
+from .mlp import MLP
 
 LAYER_NORM_EPS = 1e-6
 MLP_RATIO = 3
-
-
-class DropPath(nn.Module):
-    """Stochastic depth per sample (Huang et al., ECCV 2016): drops the whole branch.
-
-    Args:
-        drop_prob (float): Probability of dropping a sample's branch, in [0, 1).
-    """
-
-    def __init__(self, drop_prob: float) -> None:
-        super().__init__()
-        self.drop_prob = drop_prob
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Scale the kept samples of x (B, ...) by 1 / (1 - drop_prob) when training."""
-        scale = self.sample_scale(x)
-        return x if scale is None else x * scale.view(-1, *[1] * (x.ndim - 1))
-
-    def sample_scale(self, x: Tensor) -> Tensor | None:
-        """What to scale each sample of x (B, ...) by: (B, ), or None for 1."""
-        if not self.training or self.drop_prob == 0.0:
-            return None
-        keep = 1.0 - self.drop_prob
-        return x.new_empty(x.shape[0]).bernoulli_(keep) / keep
-
-    def extra_repr(self) -> str:
-        return f'drop_prob={self.drop_prob:.3f}'
 
 
 class BiFormerBlock(nn.Module):
@@ -42,39 +19,60 @@ class BiFormerBlock(nn.Module):
 
     Args:
         dim (int): Number of channels C.
-        attention (nn.Module): The attention; maps (B, H, W, C) to the same shape.
+        attention (nn.Module): The attention; maps (B, H, W, C) to the same shape. On CPUs one that
+            inherits :class:`Attention` and its ``forward`` is fused with what surrounds it.
         drop_path (float): Probability of stochastic depth.
     """
 
-    def __init__(
-        self,
-        dim: int,
-        attention: BiLevelRoutingAttention | FullAttention,
-        drop_path: float = 0.0,
-    ) -> None:
+    def __init__(self, dim: int, attention: nn.Module, drop_path: float = 0.0) -> None:
         super().__init__()
         self.conv_position = nn.Conv2d(dim, dim, 3, padding=1, groups=dim)
         self.norm1 = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
         self.attn = attention
         self.norm2 = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
-        self.mlp = nn.Sequential(
-            nn.Linear(dim, MLP_RATIO * dim), nn.GELU(), nn.Linear(MLP_RATIO * dim, dim)
-        )
+        self.mlp = MLP(dim, MLP_RATIO * dim)
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, H, W, C) to a map of the same shape."""
-        if self._is_lean(x):
-            # Without gradients all of the block works in place of what the convolution returns.
-            x = add(depthwise_conv(self.conv_position, x), x)
-            x = self.attn.forward_lean(x, self.norm1, self.drop_path.sample_scale(x))
-            return add_norm_mlp(x, self.drop_path.sample_scale(x), self.norm2, *self.mlp[::2])
+        if is_eager_on_cpu(x):
+            problem = self._fusing_problem(x)
+            if problem is None:
+                return self._forward_fused(x)
+            log_unfused(type(self).__name__, problem)
         x = depthwise_conv(self.conv_position, x) + x
         x = x + self.drop_path(self.attn(self.norm1(x)))
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
-    def _is_lean(self, x: Tensor) -> bool:
-        if not hasattr(self.attn, 'lean_parts'):
-            return False
-        parts = self.conv_position, self.norm1, self.attn, self.drop_path, self.norm2, self.mlp
-        return is_lean(x, *parts, *self.attn.lean_parts)
+    def _forward_fused(self, x: Tensor) -> Tensor:
+        """The same, in place of what the convolution returns where no gradient is recorded."""
+        x = accumulate(depthwise_conv(self.conv_position, x), x)
+        scale = self.drop_path.sample_scale(x)
+        x = fused.add_linear(x, self._attend_fused(x), scale, self.attn.proj)
+        return fused.add_norm_mlp(x, self.drop_path.sample_scale(x), self.norm2, self.mlp)
+
+    def _attend_fused(self, x: Tensor) -> Tensor:
+        """The attention of norm1(x) before its output projection."""
+        projection = self.attn.input_projection
+        if projection is None:
+            return self.attn.mix(self.norm1(x))
+        return self.attn.mix(*fused.norm_linear(x, self.norm1, projection, parts=3))
+
+    def _fusing_problem(self, x: Tensor) -> str | None:
+        """Why the parts must run one by one; None where the fused path may run."""
+        attention, kind = self.attn, type(self.attn)
+        if not isinstance(attention, Attention) or kind.forward is not Attention.forward:
+            return f'attn is a {kind.__name__} with a forward of its own'
+        if problem := hook_problem(attention):
+            return f'attn {problem}'
+        parts = dict(
+            conv_position=self.conv_position,
+            norm1=self.norm1,
+            norm2=self.norm2,
+            mlp=self.mlp,
+            drop_path=self.drop_path,
+            proj=attention.proj,
+        )
+        if attention.input_projection is not None:
+            parts['input_projection'] = attention.input_projection
+        return fusing_problem(x, **parts)

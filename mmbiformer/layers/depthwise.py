@@ -6,20 +6,26 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from .lean import is_lean
+from .fused_checks import fusing_problem, is_eager_on_cpu
+from .maps import to_channels_first, to_channels_last
 
-FAST_COLUMNS = 3
-PLACES = 512  # that are summed at once
+FAST_COLUMNS = 3  # of a kernel: what oneDNN has a fast kernel for
+PLACES_PER_SUM = 512
 
 
 def depthwise_conv(conv: nn.Conv2d, x: Tensor) -> Tensor:
     """Apply a depthwise convolution of stride 1 to a map (B, H, W, C); keeps its size."""
-    x = x.permute(0, 3, 1, 2)
-    if conv.kernel_size[1] > FAST_COLUMNS and torch.is_grad_enabled() and is_lean(x, conv):
+    x = to_channels_first(x)
+    if (
+        conv.kernel_size[1] > FAST_COLUMNS
+        and torch.is_grad_enabled()
+        and is_eager_on_cpu(x)
+        and not fusing_problem(x, conv=conv)
+    ):
         x = _DepthwiseConv.apply(x, conv.weight, conv.bias)
     else:
         x = conv(x)
-    return x.permute(0, 2, 3, 1)
+    return to_channels_last(x)
 
 
 class _DepthwiseConv(Function):
@@ -43,13 +49,14 @@ class _DepthwiseConv(Function):
 def _weight_grad(grad: Tensor, padded: Tensor, weight: Tensor) -> Tensor:
     """Gradient of the weight; on CPUs in some 17 ms where PyTorch takes 40 (200 x 336 x 64).
 
-    oneDNN is that slow for more than three columns: compute them in strips. Up to three it sums
-    all places into one number: go by bands of rows, and round less.
+    oneDNN is that slow for kernels of more than three columns, so the columns are computed in
+    strips of three. For those it sums all places of the map into one number, so the map is
+    computed in bands of rows, whose sums are rounded less.
     """
     total = torch.zeros_like(weight, dtype=torch.promote_types(weight.dtype, torch.float32))
     size = weight.shape[-1]
     height, width = grad.shape[2:]
-    rows = max(3, PLACES // width)
+    rows = max(3, PLACES_PER_SUM // width)
     for top in range(0, height, rows):
         band = grad[:, :, top : top + rows]
         source = padded[:, :, top : top + band.shape[2] + size - 1]

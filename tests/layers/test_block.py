@@ -29,7 +29,7 @@ def test_block_is_position_then_attention_then_mlp():
     y = y + F.conv2d(y, conv.weight, conv.bias, padding=1, groups=8)
     y = y.permute(0, 2, 3, 1)
     y = y + 2 * norm(y, block.norm1)
-    first, _, second = block.mlp
+    first, second = block.mlp.fc1, block.mlp.fc2
     hidden = F.gelu(F.linear(norm(y, block.norm2), first.weight, first.bias))
     y = y + F.linear(hidden, second.weight, second.bias)
     torch.testing.assert_close(block(x), y, rtol=0, atol=1e-13)

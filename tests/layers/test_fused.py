@@ -1,4 +1,6 @@
-"""The lean block against the modules it stands in for."""
+"""The fused path of a block against the modules it stands in for."""
+
+import logging
 
 import pytest
 import torch
@@ -6,12 +8,14 @@ from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from mmbiformer.layers import (
+    Attention,
     BiFormerBlock,
     BiLevelRoutingAttention,
     FullAttention,
     block,
     depthwise,
-    lean,
+    fused,
+    fused_checks,
 )
 
 DIM = 64
@@ -40,22 +44,31 @@ def results(module: BiFormerBlock, x: torch.Tensor) -> list[torch.Tensor]:
     return [out.detach(), *grads]
 
 
+def unfuse(patch: pytest.MonkeyPatch) -> None:
+    """Have the modules run one by one, and PyTorch's own convolution."""
+    patch.setattr(block, 'is_eager_on_cpu', lambda x: False)
+    patch.setattr(depthwise, 'is_eager_on_cpu', lambda x: False)
+
+
 def plain(monkeypatch, *args) -> list[torch.Tensor]:
-    """The same without the lean block, and with PyTorch's own convolution."""
+    """As :func:`results`, of the modules."""
     with monkeypatch.context() as patch:
-        patch.setattr(block, 'is_lean', lambda *_: False)
-        patch.setattr(depthwise, 'is_lean', lambda *_: False)
+        unfuse(patch)
         return results(*args)
+
+
+def is_fused(module: BiFormerBlock, x: torch.Tensor) -> bool:
+    return block.is_eager_on_cpu(x) and module._fusing_problem(x) is None
 
 
 @pytest.mark.parametrize('attention', ['routed', 'full'])
 @pytest.mark.parametrize('drop_path', [0.0, 0.5])
-@pytest.mark.parametrize('rows', [1, 7, 1000], ids='{} rows a chunk'.format)
-def test_equals_the_modules(monkeypatch, rows, drop_path, attention):
+@pytest.mark.parametrize('length', [1, 7, 1000], ids='{} tokens a span'.format)
+def test_equals_the_modules(monkeypatch, length, drop_path, attention):
     module, x = make_block(attention, drop_path), torch.randn(3, 5, 7, DIM, dtype=torch.float64)
-    assert module._is_lean(x)
+    assert is_fused(module, x)
     expected = plain(monkeypatch, module, x)
-    monkeypatch.setattr(lean, 'BYTES_PER_THREAD', rows * 3 * DIM * 8 // torch.get_num_threads())
+    monkeypatch.setattr(fused, 'BYTES_PER_THREAD', length * 3 * DIM * 8 // torch.get_num_threads())
     for result, truth in zip(results(module, x), expected, strict=True):
         torch.testing.assert_close(result, truth, rtol=0, atol=1e-11)
     for without_grad in (torch.no_grad, torch.inference_mode):
@@ -80,7 +93,7 @@ def test_error_is_at_most_twice_the_modules(monkeypatch, dtype):
     exact.load_state_dict(module.state_dict())
     truth = plain(monkeypatch, exact, x.double())
     theirs = plain(monkeypatch, module, x)
-    monkeypatch.setattr(lean, 'BYTES_PER_THREAD', 40 * 3 * DIM * dtype.itemsize)
+    monkeypatch.setattr(fused, 'BYTES_PER_THREAD', 40 * 3 * DIM * dtype.itemsize)
     names = ['out', 'x', *(name for name, _ in module.named_parameters())]
     for name, own, other, true in zip(names, results(module, x), theirs, truth, strict=True):
         # The convolution's float32 sums: tests/layers/test_depthwise.py.
@@ -91,14 +104,14 @@ def test_error_is_at_most_twice_the_modules(monkeypatch, dtype):
 @pytest.mark.parametrize('grad', [False, True], ids=['inference', 'training'])
 def test_hidden_activations_are_kept_for_training_alone(monkeypatch, grad):
     module, x = make_block(dtype=torch.float32), torch.randn(1, 16, 16, DIM)
-    monkeypatch.setattr(lean, 'BYTES_PER_THREAD', 64 * 3 * DIM * 4 // torch.get_num_threads())
+    monkeypatch.setattr(fused, 'BYTES_PER_THREAD', 64 * 3 * DIM * 4 // torch.get_num_threads())
     seen = []
     addmm = torch.addmm
     monkeypatch.setattr(
         torch, 'addmm', lambda *args, out=None: seen.append(out) or addmm(*args, out=out)
     )
     with torch.set_grad_enabled(grad):
-        lean.add_norm_mlp(x, None, module.norm2, *module.mlp[::2])
+        fused.add_norm_mlp(x, None, module.norm2, module.mlp)
     hidden = [out.data_ptr() for out in seen if out.shape[1] == 3 * DIM]
     assert len(hidden) == 4
     assert len(set(hidden)) == (4 if grad else 1)
@@ -126,7 +139,7 @@ def test_a_map_of_another_layout(monkeypatch, batch, attention):
     x = torch.randn(batch, DIM, 5, 7, dtype=torch.float64).permute(0, 2, 3, 1)
     with torch.no_grad():
         out = module(x)
-        monkeypatch.setattr(block, 'is_lean', lambda *_: False)
+        unfuse(monkeypatch)
         torch.testing.assert_close(out, module(x.contiguous()), rtol=0, atol=1e-11)
 
 
@@ -154,7 +167,7 @@ def test_no_samples():
     out = module(torch.rand(0, 4, 4, DIM))
     assert out.shape == (0, 4, 4, DIM)
     out.sum().backward()
-    assert module.mlp[0].weight.grad.abs().sum() == 0
+    assert module.mlp.fc1.weight.grad.abs().sum() == 0
 
 
 def test_keeps_less_for_the_backward_pass(monkeypatch):
@@ -173,8 +186,8 @@ def test_keeps_less_for_the_backward_pass(monkeypatch):
         return sum(size for where, size in storages.items() if where not in parameters)
 
     own = kept_bytes()
-    monkeypatch.setattr(block, 'is_lean', lambda *_: False)
-    # In maps of C channels. Lean: 2 inputs of a norm, the position's input, qkv (3), the
+    unfuse(monkeypatch)
+    # In maps of C channels. Fused: 2 inputs of a norm, the position's input, qkv (3), the
     # projection's input, the activation's input (3). The modules: 2 outputs of norms and
     # the activation's output (3) more.
     map_bytes = x.numel() * 4
@@ -182,7 +195,7 @@ def test_keeps_less_for_the_backward_pass(monkeypatch):
     assert kept_bytes() / map_bytes >= 15
 
 
-@pytest.mark.parametrize('part', ['norm2', 'mlp', 'mlp.0', 'attn', 'attn.qkv', 'attn.lce'])
+@pytest.mark.parametrize('part', ['norm2', 'mlp', 'mlp.fc1', 'attn', 'attn.qkv', 'attn.lce'])
 def test_a_hook_on_a_part_is_called(part):
     module, seen = make_block(), []
     module.get_submodule(part).register_forward_hook(lambda *args: seen.append(args))
@@ -190,11 +203,11 @@ def test_a_hook_on_a_part_is_called(part):
     assert len(seen) == 1
 
 
-def test_a_hook_on_the_block_leaves_it_lean():
+def test_a_hook_on_the_block_leaves_it_fused():
     module, seen = make_block(), []
     module.register_forward_hook(lambda *args: seen.append(args))
     x = torch.randn(1, 4, 4, DIM, dtype=torch.float64)
-    assert module._is_lean(x)
+    assert is_fused(module, x)
     module(x)
     assert len(seen) == 1
 
@@ -209,6 +222,11 @@ def test_a_backward_hook_on_the_local_context_runs():
 class _Twice(nn.Linear):
     def forward(self, x):
         return 2 * super().forward(x)
+
+
+class _Tripled(BiLevelRoutingAttention):
+    def forward(self, x):
+        return 3 * super().forward(x)
 
 
 class _Doubled(nn.Module):
@@ -231,20 +249,24 @@ class _Wrapper(_Doubled):
 
 
 CHANGES = {
-    'class': lambda m: setattr(m.mlp[2], '__class__', _Twice),
+    'class': lambda m: setattr(m.mlp.fc2, '__class__', _Twice),
     'forward': lambda m: setattr(
         m.norm2, 'forward', lambda x: 2 * nn.LayerNorm.forward(m.norm2, x)
     ),
-    'activation': lambda m: m.mlp.__setitem__(1, nn.ReLU()),
-    'tanh': lambda m: m.mlp.__setitem__(1, nn.GELU('tanh')),
-    'dropout': lambda m: m.mlp.append(nn.Dropout(0.5)),
+    'activation': lambda m: setattr(m.mlp, 'act', nn.ReLU()),
+    'tanh': lambda m: setattr(m.mlp, 'act', nn.GELU('tanh')),
+    'dropout': lambda m: setattr(m.mlp, 'act', nn.Sequential(nn.GELU(), nn.Dropout(0.5))),
     'norm': lambda m: setattr(m, 'norm2', nn.RMSNorm(DIM)),
     'norm without weights': lambda m: setattr(m, 'norm1', nn.LayerNorm(DIM, bias=False)),
-    'no bias': lambda m: setattr(m.mlp[2], 'bias', None),
+    'no bias': lambda m: setattr(m.mlp.fc2, 'bias', None),
     'no drop path': lambda m: setattr(m, 'drop_path', nn.Identity()),
     'parametrised': lambda m: nn.utils.parametrizations.weight_norm(m.attn.proj),
     'mlp': lambda m: setattr(m, 'mlp', _Doubled(m.mlp)),
+    'linear in the place of the activation': lambda m: setattr(
+        m.mlp, 'act', nn.Linear(3 * DIM, 3 * DIM)
+    ),
     'attention': lambda m: setattr(m, 'attn', _Wrapper(m.attn)),
+    'attention with a forward of its own': lambda m: setattr(m.attn, '__class__', _Tripled),
     'other kernel': lambda m: setattr(
         m.attn, 'lce', nn.Conv2d(DIM, DIM, (1, 7), padding=(0, 3), groups=DIM)
     ),
@@ -281,15 +303,14 @@ def test_global_hooks_hear_every_module(register):
         module(torch.randn(1, 4, 4, DIM, dtype=torch.float64, requires_grad=True)).sum().backward()
     finally:
         handle.remove()
-    assert {module.norm2, module.mlp[0], module.attn.qkv, module.attn.proj} <= heard
+    assert {module.norm2, module.mlp.fc1, module.attn.qkv, module.attn.proj} <= heard
 
 
 def test_transforms_take_the_modules(monkeypatch):
     module = make_block('full')
     x = torch.randn(3, 4, 4, DIM, dtype=torch.float64)
     grads = torch.func.vmap(torch.func.grad(lambda one: module(one[None]).sum()))(x)
-    monkeypatch.setattr(block, 'is_lean', lambda *_: False)
-    monkeypatch.setattr(depthwise, 'is_lean', lambda *_: False)
+    unfuse(monkeypatch)
     expected = x.clone().requires_grad_()
     module(expected).sum().backward()
     torch.testing.assert_close(grads, expected.grad, rtol=0, atol=1e-11)
@@ -297,22 +318,67 @@ def test_transforms_take_the_modules(monkeypatch):
 
 def test_a_compiled_part_runs():
     module, x = make_block(), torch.randn(1, 4, 4, DIM, dtype=torch.float64)
-    assert module._is_lean(x)
+    assert is_fused(module, x)
     module.attn.compile(backend='eager')
-    assert not module._is_lean(x)
+    assert not is_fused(module, x)
 
 
 def test_parameters_of_another_dtype_take_the_modules():
     module, x = make_block(dtype=torch.bfloat16), torch.rand(1, 4, 4, DIM, dtype=torch.bfloat16)
-    assert module._is_lean(x)
+    assert is_fused(module, x)
     module.norm1.float()
-    assert not module._is_lean(x)
+    assert not is_fused(module, x)
 
 
 def test_autocast_takes_the_modules():
     x = torch.rand(1, 4, 4, DIM)
     module = make_block(dtype=torch.float32)
-    assert module._is_lean(x)
+    assert is_fused(module, x)
     with torch.autocast('cpu', torch.bfloat16):
-        assert not module._is_lean(x)
-    assert not module._is_lean(x.to('meta'))
+        assert not is_fused(module, x)
+    assert not is_fused(module, x.to('meta'))
+
+
+class _Elsewhere(Attention):
+    """An attention that this package does not know: each token is given the mean of its image."""
+
+    def __init__(self):
+        super().__init__()
+        self.value, self.proj = nn.Linear(DIM, DIM), nn.Linear(DIM, DIM)
+
+    def mix(self, x):
+        return self.value(x).mean((1, 2), keepdim=True).expand(x.shape)
+
+
+def test_an_attention_from_elsewhere_is_fused(monkeypatch):
+    module = BiFormerBlock(DIM, _Elsewhere(), drop_path=0.5).double()
+    x = torch.randn(3, 4, 5, DIM, dtype=torch.float64)
+    assert is_fused(module, x)
+    for result, truth in zip(results(module, x), plain(monkeypatch, module, x), strict=True):
+        torch.testing.assert_close(result, truth, rtol=0, atol=1e-11)
+
+
+def test_the_log_says_once_why_a_block_is_not_fused(caplog):
+    fused_checks.log_unfused.cache_clear()
+    x = torch.rand(1, 4, 4, DIM)
+    module = make_block(dtype=torch.float32)
+    with caplog.at_level(logging.INFO, logger='mmbiformer'):
+        module(x)
+        module.mlp.fc1.register_forward_hook(lambda *args: None)
+        for _ in range(2):
+            module(x)
+        module.mlp.act = nn.ReLU()
+        module.mlp.fc1 = nn.Linear(DIM, 3 * DIM)
+        module(x)
+        with torch.autocast('cpu', torch.bfloat16):
+            module(x)
+        module.to('meta')(x.to('meta'))  # where nobody expects it
+    lines = [x.getMessage() for x in caplog.records if 'fused' in x.getMessage()]
+    assert lines == [
+        f'BiFormerBlock runs without its fused path for CPUs: {why}'
+        for why in (
+            'mlp has a part fc1 that has hooks',
+            'mlp has a part act that is a ReLU',
+            'autocast is on',
+        )
+    ]
