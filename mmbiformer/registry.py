@@ -1,19 +1,21 @@
 """Child registries of mmengine's roots, so that ``type='mmbiformer.X'`` builds from any mm config.
 
 mmengine imports ``<scope>.registry`` when it first meets a scope, and a registry imports its
-``locations`` when it is first asked: no ``custom_imports`` is needed.
+``locations`` when it is first asked: no ``custom_imports`` is needed. A package with something to
+register is named among the locations of its registry.
 """
 
+from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import METRICS as MMENGINE_METRICS
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import Registry
 
-MODELS = Registry(
-    'model', parent=MMENGINE_MODELS, scope='mmbiformer', locations=['mmbiformer.backbones']
-)
+SCOPE = 'mmbiformer'
+
+MODELS = Registry('model', parent=MMENGINE_MODELS, scope=SCOPE, locations=['mmbiformer.backbones'])
+# mmdet 3 and mmseg 1 build necks from their models, so that a registry apart would not be asked.
+NECKS = MODELS
 METRICS = Registry(
-    'metric',
-    parent=MMENGINE_METRICS,
-    scope='mmbiformer',
-    locations=['mmbiformer.evaluation.metrics'],
+    'metric', parent=MMENGINE_METRICS, scope=SCOPE, locations=['mmbiformer.evaluation.metrics']
 )
+HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope=SCOPE, locations=[])

@@ -8,7 +8,7 @@ from golden import TOLERANCE, assert_grads, assert_probe, golden_cases, normal, 
 from torch import nn
 
 from mmbiformer import BiFormer
-from mmbiformer.checkpoint import convert_name
+from mmbiformer.checkpoints import BIFORMER
 from mmbiformer.layers import BiLevelRoutingAttention
 
 CASES = golden_cases()
@@ -49,7 +49,7 @@ def assert_attention(name: str, backend: str, dtype: torch.dtype, tolerance: flo
         args['dim'], args['num_heads'], args['n_win'], args['topk'], backend=backend
     ).to(DEVICE if backend == 'triton' else 'cpu', dtype)
     ours = {
-        official: convert_name(f'block.attn.{official}').removeprefix('block.attn.')
+        official: BIFORMER.ours(f'block.attn.{official}').removeprefix('block.attn.')
         for official in case['params']
     }
     attention.load_state_dict({ours[n]: value for n, value in official_state_dict(case).items()})
@@ -96,8 +96,8 @@ def test_backbone(name, backend):
         assert_probe(out.detach(), probe)
     if with_grad:
         params = dict(backbone.named_parameters())
-        assert params.keys() == {convert_name(official) for official in case['grad_params']}
-        assert_gradients(case, x, outs, lambda official: params[convert_name(official)].grad)
+        assert params.keys() == {BIFORMER.ours(official) for official in case['grad_params']}
+        assert_gradients(case, x, outs, lambda official: params[BIFORMER.ours(official)].grad)
 
 
 def test_classifier():

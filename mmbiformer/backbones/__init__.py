@@ -1,5 +1,9 @@
 """Backbones. Needs torch, mmengine and einops."""
 
+from .base import StagedBackbone
 from .biformer import BiFormer
 
-__all__ = ['BiFormer']
+# Families whose checkpoints the converter knows.
+FAMILIES = (BiFormer,)
+
+__all__ = ['FAMILIES', 'BiFormer', 'StagedBackbone']

@@ -1,31 +1,31 @@
 """BiFormer: vision transformer with bi-level routing attention (CVPR 2023, arXiv 2303.08810)."""
 
+import re
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
 
 import torch
-from mmengine.model import BaseModule
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils.checkpoint import checkpoint
 
-from mmbiformer.checkpoint import adapt_state_dict
+from mmbiformer.checkpoints import BIFORMER, CheckpointError
 from mmbiformer.layers import (
     LAYER_NORM_EPS,
+    Attention,
     BiFormerBlock,
     BiLevelRoutingAttention,
     FullAttention,
 )
-from mmbiformer.ops import BACKENDS
+from mmbiformer.ops.backends import CHOICES
 from mmbiformer.registry import MODELS
 
+from .base import NUM_STAGES, StagedBackbone, check_choice, check_int, check_rate
+
 HEAD_DIM = 32  # of the routed stages
-NUM_STAGES = 4
 TOPKS = (1, 4, 16, None)  # None: full attention
 
 
 @MODELS.register_module()
-class BiFormer(BaseModule):
+class BiFormer(StagedBackbone):
     """BiFormer as a backbone for dense prediction.
 
     Four stages at strides 4, 8, 16 and 32. The output of each stage in ``out_indices`` passes a
@@ -72,7 +72,7 @@ class BiFormer(BaseModule):
         'small': dict(embed_dims=(64, 128, 256, 512), depths=(4, 4, 18, 4)),
         'base': dict(embed_dims=(96, 192, 384, 768), depths=(4, 4, 18, 4)),
     }
-    _is_lenient = False  # while load_state_dict(strict=False) runs
+    checkpoint_names = BIFORMER
 
     def __init__(
         self,
@@ -92,21 +92,12 @@ class BiFormer(BaseModule):
                 dict(type='TruncNormal', layer='Linear', std=0.02, bias=0.0),
                 dict(type='Constant', layer='LayerNorm', val=1.0, bias=0.0),
             ]
-        super().__init__(init_cfg)
+        super().__init__(out_indices, frozen_stages, norm_eval, with_cp, init_cfg)
         embed_dims, depths, topks = self._parse_arch(arch)
-        out_indices = tuple(out_indices)
-        _check_int('partition_factor', partition_factor, 1)
-        _check_int('frozen_stages', frozen_stages, -1, NUM_STAGES)
-        _check_choice('padding', padding, ('official', 'masked'))
-        _check_choice('attention_backend', attention_backend, tuple(BACKENDS))
-        if not 0.0 <= drop_path_rate < 1.0:
-            raise ValueError(f'drop_path_rate={drop_path_rate} must be in [0, 1)')
-        if not out_indices or out_indices != tuple(
-            i for i in range(NUM_STAGES) if i in out_indices
-        ):
-            raise ValueError(
-                f'out_indices={out_indices} must be ascending stage numbers from 0 to 3'
-            )
+        check_int('partition_factor', partition_factor, 1)
+        check_choice('padding', padding, ('official', 'masked'))
+        check_choice('attention_backend', attention_backend, CHOICES)
+        check_rate('drop_path_rate', drop_path_rate)
         for stage, topk in enumerate(topks):
             if topk is not None and topk > partition_factor**2:
                 raise ValueError(
@@ -115,109 +106,76 @@ class BiFormer(BaseModule):
                     'partition_factor'
                 )
 
-        self.embed_dims = embed_dims
-        self.out_indices = out_indices
-        self.frozen_stages = frozen_stages
-        self.norm_eval = norm_eval
-        self.with_cp = with_cp
+        def build_attention(stage: int) -> Attention:
+            dim, topk = embed_dims[stage], topks[stage]
+            if topk is None:
+                return FullAttention(dim)
+            return BiLevelRoutingAttention(
+                dim,
+                num_heads=dim // HEAD_DIM,
+                partition_factor=partition_factor,
+                topk=topk,
+                padding=padding,
+                backend=attention_backend,
+            )
 
+        self.embed_dims = embed_dims
         drop_path_rates = torch.linspace(0, drop_path_rate, sum(depths), device='cpu').tolist()
         starts = [0, *accumulate(depths)]
-        self.downsample_layers = nn.ModuleList()
-        self.stages = nn.ModuleList()
-        for stage in range(out_indices[-1] + 1):
-            dim, topk = embed_dims[stage], topks[stage]
+        for stage in range(self.out_indices[-1] + 1):
+            dim = embed_dims[stage]
             self.downsample_layers.append(
                 _stem(dim) if stage == 0 else _downsample(embed_dims[stage - 1], dim)
             )
-            blocks = []
-            for drop_path in drop_path_rates[starts[stage] : starts[stage + 1]]:
-                if topk is None:
-                    attention = FullAttention(dim)
-                else:
-                    attention = BiLevelRoutingAttention(
-                        dim,
-                        num_heads=dim // HEAD_DIM,
-                        partition_factor=partition_factor,
-                        topk=topk,
-                        padding=padding,
-                        backend=attention_backend,
-                    )
-                blocks.append(BiFormerBlock(dim, attention, drop_path=drop_path))
+            rates = drop_path_rates[starts[stage] : starts[stage + 1]]
+            blocks = [BiFormerBlock(dim, build_attention(stage), rate) for rate in rates]
             self.stages.append(nn.Sequential(*blocks))
-        for stage in out_indices:
+        for stage in self.out_indices:
             self.add_module(f'norm{stage}', nn.LayerNorm(embed_dims[stage], eps=LAYER_NORM_EPS))
         self._freeze_stages()
 
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Compute the maps of the stages in ``out_indices``.
+    @classmethod
+    def infer_arch(cls, state_dict: Mapping[str, Tensor]) -> str | dict:
+        """The ``arch`` that a backbone's tensors belong to.
+
+        The number of regions attended to is not in the tensors, only whether a stage routes.
 
         Args:
-            x (Tensor): Images, (B, 3, H, W), any H, W >= 1, contiguous or channels_last.
+            state_dict (Mapping[str, Tensor]): Of all stages, under names of ours.
 
         Returns:
-            tuple[Tensor]: One (B, C, H_i, W_i) per stage, with H_i = ceil(H / stride). Always
-            contiguous: mmcv's RoIAlign reads memory in that order without asking.
+            str | dict: A name, or ``embed_dims`` and ``depths`` of an own architecture.
+
+        Raises:
+            CheckpointError: If the tensors are of no BiFormer that can be built.
         """
-        # Channels-last maps make the permutes between convolutions and blocks free.
-        x = x.contiguous(memory_format=torch.channels_last)
-        outs = []
-        for i, (downsample, stage) in enumerate(
-            zip(self.downsample_layers, self.stages, strict=True)
-        ):
-            x = downsample(x).permute(0, 2, 3, 1)
-            for block in stage:
-                if self.with_cp and torch.is_grad_enabled():
-                    x = checkpoint(block, x, use_reentrant=False)
-                else:
-                    x = block(x)
-            if i in self.out_indices:
-                out = getattr(self, f'norm{i}')(x)
-                outs.append(out.permute(0, 3, 1, 2).contiguous())
-            x = x.permute(0, 3, 1, 2)
-        return tuple(outs)
-
-    def train(self, mode: bool = True) -> 'BiFormer':
-        """Set the mode; frozen stages and, with ``norm_eval``, BatchNorm stay in eval mode."""
-        super().train(mode)
-        self._freeze_stages()
-        if mode and self.norm_eval:
-            for module in self.modules():
-                if isinstance(module, _BatchNorm):
-                    module.eval()
-        return self
-
-    def _freeze_stages(self) -> None:
-        frozen: list[nn.Module] = []
-        if self.frozen_stages >= 0:
-            frozen.append(self.downsample_layers[0])
-        for i in range(min(self.frozen_stages, len(self.stages))):
-            frozen += [self.downsample_layers[i], self.stages[i]]
-            if i in self.out_indices:
-                frozen.append(getattr(self, f'norm{i}'))
-        for module in frozen:
-            module.eval()
-            module.requires_grad_(False)
-
-    def load_state_dict(
-        self, state_dict: Mapping[str, Tensor], strict: bool = True, assign: bool = False
-    ) -> object:
-        """As torch's; official names load too, and output norms may be absent."""
-        # Torch tells _load_from_state_dict to be strict whatever it was told itself.
-        self._is_lenient = not strict
+        last_norm = re.compile(r'^stages\.(\d)\.(\d+)\.norm2\.weight$')
+        widths: dict[int, int] = {}
+        depths: dict[int, int] = {}
+        for name, value in state_dict.items():
+            if match := last_norm.match(name):
+                stage, block = int(match[1]), int(match[2])
+                widths[stage] = value.numel()
+                depths[stage] = max(depths.get(stage, 0), block + 1)
+        if not widths:
+            raise CheckpointError(
+                'the checkpoint is of no BiFormer: none of its names is stages.0.0.norm2.weight'
+            )
+        arch = {
+            key: tuple(values[stage] for stage in sorted(values))
+            for key, values in (('embed_dims', widths), ('depths', depths))
+        }
+        for name, settings in cls.arch_settings.items():
+            if arch == settings:
+                return name
+        routes = tuple(f'stages.{i}.0.attn.qkv.bias' in state_dict for i in range(NUM_STAGES))
+        if routes != tuple(topk is not None for topk in TOPKS):
+            arch['topks'] = tuple(1 if is_routed else None for is_routed in routes)
         try:
-            return super().load_state_dict(state_dict, strict, assign)
-        finally:
-            self._is_lenient = False
-
-    def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, *messages) -> None:
-        # Official names become ours before anything is matched. mmengine's loader passes strict
-        # here and then only warns of what does not fit, so the check must be our own.
-        must_fit = strict and not self._is_lenient
-        new = adapt_state_dict(self, state_dict, prefix, must_fit)
-        if must_fit:  # the new are accounted for: nothing shall report them as missing
-            state_dict.update((prefix + name, self.get_parameter(name)) for name in new)
-        super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, *messages)
+            cls._parse_arch(arch)
+        except ValueError as error:
+            raise CheckpointError(f'the checkpoint is of no known BiFormer: {error}') from error
+        return arch
 
     @classmethod
     def _parse_arch(cls, arch: str | Mapping) -> tuple[Sequence, Sequence, Sequence]:
@@ -225,7 +183,7 @@ class BiFormer(BaseModule):
         if isinstance(arch, str):
             short = {name[0]: name for name in cls.arch_settings}
             name = short.get(arch.lower(), arch.lower())
-            _check_choice('arch', name, tuple(cls.arch_settings))
+            check_choice('arch', name, tuple(cls.arch_settings))
             arch = cls.arch_settings[name]
         elif not isinstance(arch, Mapping):
             raise ValueError(f'arch={arch!r} must be a name or a dict')
@@ -240,7 +198,7 @@ class BiFormer(BaseModule):
                 raise ValueError(f'arch.{key}={values} must have {NUM_STAGES} entries')
             for value in values:
                 if not (key == 'topks' and value is None):
-                    _check_int(f'arch.{key}', value, 1)
+                    check_int(f'arch.{key}', value, 1)
         for dim in settings['embed_dims']:
             if dim % HEAD_DIM:
                 raise ValueError(f'arch.embed_dims has {dim}: it must be a multiple of {HEAD_DIM}')
@@ -261,14 +219,3 @@ def _stem(dim: int) -> nn.Sequential:
 def _downsample(in_dim: int, dim: int) -> nn.Sequential:
     """One 3x3 convolution of stride 2: (B, in_dim, H, W) to (B, dim, H / 2, W / 2)."""
     return nn.Sequential(nn.Conv2d(in_dim, dim, 3, stride=2, padding=1), nn.BatchNorm2d(dim))
-
-
-def _check_int(name: str, value: object, low: int, high: int | None = None) -> None:
-    if not isinstance(value, int) or value < low or (high is not None and value > high):
-        bound = f'at least {low}' if high is None else f'from {low} to {high}'
-        raise ValueError(f'{name}={value!r} must be an integer {bound}')
-
-
-def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name}='{value}' is unknown: choose from {', '.join(choices)}")

@@ -8,7 +8,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner, find_latest_checkpoint, load_checkpoint
 
-from mmbiformer.checkpoint import load_file
+from mmbiformer.checkpoints import load_file
 from mmbiformer.errors import UserError
 
 from .data import check_data, iter_datasets

@@ -1,40 +1,21 @@
 """Checkpoints as people have them: what loads, what is dropped or stays new, what is an error."""
 
 import argparse
-import pickle
 
 import pytest
 import torch
 from golden import golden_cases
-from mmengine.logging import HistoryBuffer, MMLogger
+from mmengine.logging import MMLogger
 from mmengine.model import BaseModule
 from mmengine.runner import load_checkpoint
 from torch import nn
 
 from mmbiformer import BiFormer
-from mmbiformer.checkpoint import (
-    CheckpointError,
-    convert_name,
-    infer_arch,
-    load_file,
-    read_state_dict,
-)
+from mmbiformer.checkpoints import BIFORMER, CheckpointError
 from mmbiformer.errors import UserError
 
 SMALL = dict(embed_dims=(32, 32, 64, 64), depths=(1, 1, 2, 1), topks=(1, 2, 4, None))
 CASES = golden_cases()
-
-
-def official_name(name: str) -> str:
-    """The official name of a parameter or buffer of ours, as facts about the official code say."""
-    in_full_attention = name.startswith('stages.3.')
-    name = name.replace('.conv_position.', '.pos_embed.').replace('.attn.lce.', '.attn.lepe.')
-    name = name.replace('.mlp.2.', '.mlp.3.')
-    if not in_full_attention:
-        name = name.replace('.attn.qkv.', '.attn.qkv.qkv.').replace('.attn.proj.', '.attn.wo.')
-    if name.startswith('norm'):
-        name = f'extra_norms.{name.removeprefix("norm")}'
-    return name
 
 
 def build(**kwargs) -> BiFormer:
@@ -53,7 +34,7 @@ def trained() -> BiFormer:
 
 
 def official_weights(backbone: BiFormer) -> dict[str, torch.Tensor]:
-    return {official_name(name): value for name, value in backbone.state_dict().items()}
+    return {BIFORMER.official(name): value for name, value in backbone.state_dict().items()}
 
 
 def classification_file(backbone: BiFormer) -> dict:
@@ -145,21 +126,6 @@ def assert_loaded(backbone: BiFormer, trained: BiFormer, new: tuple[str, ...] = 
         assert torch.equal(value, expected), name
 
 
-@pytest.mark.parametrize('case', [x for x in CASES if CASES[x]['kind'] == 'backbone'])
-def test_every_official_name_of_the_dense_models_is_one_of_ours(case):
-    case = CASES[case]
-    with torch.device('meta'):
-        backbone = BiFormer(case['arch'], partition_factor=case['n_win'])
-    shapes = {name: list(x.shape) for name, x in backbone.state_dict().items()}
-    assert {convert_name(name): shape for name, shape in case['params'].items()} == shapes
-    assert {official_name(name) for name in shapes} == case['params'].keys()
-
-
-def test_names_of_ours_stay():
-    for name in build().state_dict():
-        assert convert_name(name) == name
-
-
 def test_every_official_name_of_the_classifier_is_matched_dropped_or_new(log):
     case = CASES['tiny_224_classification']
     backbone = BiFormer('t')
@@ -244,7 +210,8 @@ def without(weights, *names):
 MISFITS = {
     'missing': (
         lambda x: without(x, 'stages.0.0.attn.wo.bias', 'downsample_layers.2.0.weight'),
-        '2 missing: downsample_layers.2.0.weight, stages.0.0.attn.proj.bias',
+        '2 missing: downsample_layers.2.0.weight, stages.0.0.attn.proj.bias '
+        '(official name: stages.0.0.attn.wo.bias)',
     ),
     'unexpected': (
         lambda x: {**x, 'stages.1.0.attn.router.weight': torch.ones(1)},
@@ -252,11 +219,13 @@ MISFITS = {
     ),
     'of another shape': (
         lambda x: {**x, 'stages.2.1.mlp.3.weight': torch.ones(64, 256)},
-        '1 of another shape: stages.2.1.mlp.2.weight (64, 256), not (64, 192)',
+        '1 of another shape: stages.2.1.mlp.fc2.weight (official name: stages.2.1.mlp.3.weight) '
+        '(64, 256), not (64, 192)',
     ),
     'one block less': (
         lambda x: {n: v for n, v in x.items() if not n.startswith('stages.2.1.')},
-        '16 missing: stages.2.1.conv_position.weight, stages.2.1.conv_position.bias, ',
+        '16 missing: stages.2.1.conv_position.weight (official name: '
+        'stages.2.1.pos_embed.weight), ',
     ),
     'another width': (
         lambda x: BiFormer(dict(SMALL, embed_dims=(32, 32, 64, 96))).state_dict(),
@@ -312,84 +281,3 @@ def test_a_loaded_state_dict_is_not_changed(trained):
     names = list(weights)
     build().load_state_dict(weights)
     assert list(weights) == names
-
-
-class Dangerous:
-    """An object that does harm when it is unpickled."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return (open, (self.path, 'w'))
-
-
-def test_load_file_reads_what_training_scripts_write(trained, tmp_path):
-    history = HistoryBuffer()
-    history.update(0.5)
-    content = dict(
-        classification_file(trained),
-        message_hub=dict(loss=history),
-        harm=Dangerous(str(tmp_path / 'harm')),
-    )
-    torch.save(content, tmp_path / 'file.pth')
-    weights = read_state_dict(load_file(tmp_path / 'file.pth'))
-    assert torch.equal(weights['stages.0.0.attn.proj.bias'], trained.stages[0][0].attn.proj.bias)
-    assert not (tmp_path / 'harm').exists()
-    torch.save(content, tmp_path / 'old.pth', _use_new_zipfile_serialization=False)
-    with pytest.raises(CheckpointError, match=r'old\.pth. cannot be read as a checkpoint: .*'):
-        load_file(tmp_path / 'old.pth')
-    assert not (tmp_path / 'harm').exists()
-
-
-def test_load_file_reads_the_old_format(trained, tmp_path):
-    weights = official_weights(trained)
-    torch.save(weights, tmp_path / 'old.pth', _use_new_zipfile_serialization=False)
-    assert load_file(tmp_path / 'old.pth').keys() == weights.keys()
-
-
-NO_CHECKPOINTS = {
-    'text': b'hello world',
-    'nothing': b'',
-    'cut archive': b'PK\x03\x04',
-    'another pickle': pickle.dumps([1, 2]),
-}
-
-
-@pytest.mark.parametrize('content', NO_CHECKPOINTS.values(), ids=NO_CHECKPOINTS)
-def test_load_file_names_a_file_that_is_no_checkpoint(content, tmp_path):
-    path = tmp_path / 'notes.pth'
-    path.write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"notes\.pth' cannot be read as a checkpoint: ."):
-        load_file(path)
-
-
-@pytest.mark.parametrize('content', [torch.ones(3), [1], {1: torch.ones(1)}], ids=str)
-def test_load_file_wants_a_state_dict(content, save):
-    with pytest.raises(CheckpointError, match=r"pth' holds no state dict: give a file of a model"):
-        load_file(save(content))
-
-
-def test_load_file_names_a_missing_file(tmp_path):
-    for path in (tmp_path, tmp_path / 'none.pth'):
-        with pytest.raises(CheckpointError, match=r"^checkpoint '.*' not found: check the path$"):
-            load_file(path)
-
-
-@pytest.mark.parametrize('arch', BiFormer.arch_settings)
-def test_infer_arch(arch):
-    with torch.device('meta'):
-        weights = BiFormer(arch).state_dict()
-    assert infer_arch(weights, BiFormer.arch_settings) == arch
-    backwards = dict(reversed(weights.items()))
-    assert infer_arch(backwards, BiFormer.arch_settings) == arch
-
-
-def test_infer_arch_says_what_it_found(trained):
-    with pytest.raises(
-        CheckpointError,
-        match=r'embed_dims=\(32, 32, 64, 64\) and depths=\(1, 1, 2, 1\), which is none of tiny, s',
-    ):
-        infer_arch(trained.state_dict(), BiFormer.arch_settings)
-    with pytest.raises(CheckpointError, match=r'of no BiFormer: none of its names is stages'):
-        infer_arch({'layer1.weight': torch.ones(1)}, BiFormer.arch_settings)

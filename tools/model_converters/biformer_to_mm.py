@@ -2,45 +2,32 @@
 
     python tools/model_converters/biformer_to_mm.py biformer_small_best.pth biformer-s.pth
 
-The result has this package's names, holds tensors and the architecture's name, and loads with
-``init_cfg=dict(type='Pretrained', checkpoint='biformer-s.pth')``. Official files load so too,
-unconverted.
+The result has this package's names, holds tensors and the architecture, a name or an own one, and
+loads with ``init_cfg=dict(type='Pretrained', checkpoint='biformer-s.pth')``. Official files load
+so too, unconverted.
 """
 
 import argparse
 from pathlib import Path
 
 from mmbiformer.cli import run_tool
-from mmbiformer.errors import UserError
 
 
-def parse_args() -> argparse.Namespace:
+def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('src', type=Path, help='official or mm checkpoint')
     parser.add_argument('dst', type=Path, help='file to write')
-    return parser.parse_args()
+    args = parser.parse_args()
 
+    # Only now, so that run_tool can say which package is missing.
+    from mmbiformer.backbones.convert import convert_checkpoint
 
-def main() -> None:
-    args = parse_args()
-    # Imported here, so that run_tool can say what is missing.
-    import torch
-
-    from mmbiformer import BiFormer
-    from mmbiformer.checkpoint import adapt_state_dict, infer_arch, load_file, read_state_dict
-
-    state_dict = read_state_dict(load_file(args.src))
-    arch = infer_arch(state_dict, BiFormer.arch_settings)
-    with torch.device('meta'):
-        backbone = BiFormer(arch)
-    adapt_state_dict(backbone, state_dict, prefix='', strict=True)  # logs the counts
-    try:
-        torch.save({'state_dict': state_dict, 'meta': {'arch': arch}}, args.dst)
-    except (OSError, RuntimeError) as error:
-        raise UserError(f"'{args.dst}' cannot be written: {error}") from error
-    print(f'{args.dst}: BiFormer(arch={arch!r})')
+    family, arch = convert_checkpoint(args.src, args.dst)
+    print(f'{args.dst}: {family.__name__}(arch={arch!r})')
+    if not isinstance(arch, str):
+        print('topks are not in the weights: add those of the training to arch')
 
 
 if __name__ == '__main__':

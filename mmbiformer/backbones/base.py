@@ -1,0 +1,154 @@
+"""What every staged backbone of this package shares."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+
+import torch
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
+
+from mmbiformer.checkpoints import Names, adapt_state_dict
+from mmbiformer.layers.maps import to_channels_first, to_channels_last
+
+NUM_STAGES = 4
+
+
+class StagedBackbone(BaseModule, ABC):
+    """Four stages at strides 4, 8, 16 and 32, of which some are returned.
+
+    A subclass builds ``downsample_layers`` and ``stages``, module lists with an entry for each
+    stage up to the last of ``out_indices``, and a norm ``norm<i>`` for each output. A downsampling
+    layer takes and gives (B, C, H, W); a stage is a sequence of blocks on channels-last maps
+    (B, H, W, C), and so are the norms.
+
+    Args:
+        out_indices (Sequence[int]): Stages to return, ascending, 0 to 3.
+        frozen_stages (int): -1 freezes nothing, 0 the stem, i the stem and the first i stages.
+        norm_eval (bool): Keep BatchNorm in eval mode when training.
+        with_cp (bool): Recompute each block in the backward pass to save memory.
+        init_cfg (dict | list[dict], optional): As in mmengine.
+
+    Raises:
+        ValueError: If an argument is out of range; names it, its value and what would fit.
+    """
+
+    _is_lenient = False  # while load_state_dict(strict=False) runs
+
+    def __init__(
+        self,
+        out_indices: Sequence[int],
+        frozen_stages: int,
+        norm_eval: bool,
+        with_cp: bool,
+        init_cfg: dict | list[dict] | None,
+    ) -> None:
+        super().__init__(init_cfg)
+        out_indices = tuple(out_indices)
+        check_int('frozen_stages', frozen_stages, -1, NUM_STAGES)
+        ascending = tuple(i for i in range(NUM_STAGES) if i in out_indices)
+        if not out_indices or out_indices != ascending:
+            raise ValueError(
+                f'out_indices={out_indices} must be ascending stage numbers from 0 to 3'
+            )
+        self.out_indices = out_indices
+        self.frozen_stages = frozen_stages
+        self.norm_eval = norm_eval
+        self.with_cp = with_cp
+        self.downsample_layers = nn.ModuleList()
+        self.stages = nn.ModuleList()
+
+    @property
+    @abstractmethod
+    def checkpoint_names(self) -> Names:
+        """Names of the family in checkpoint files."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Compute the maps of the stages in ``out_indices``.
+
+        Args:
+            x (Tensor): Images, (B, 3, H, W), any H, W >= 1, contiguous or channels_last.
+
+        Returns:
+            tuple[Tensor]: One (B, C, H_i, W_i) per stage, with H_i = ceil(H / stride). Always
+            contiguous: mmcv's RoIAlign reads memory in that order without asking.
+        """
+        # Channels-last maps make the permutes between convolutions and blocks free.
+        x = x.contiguous(memory_format=torch.channels_last)
+        outs = []
+        for i, (downsample, stage) in enumerate(
+            zip(self.downsample_layers, self.stages, strict=True)
+        ):
+            x = to_channels_last(downsample(x))
+            for block in stage:
+                if self.with_cp and torch.is_grad_enabled():
+                    x = checkpoint(block, x, use_reentrant=False)
+                else:
+                    x = block(x)
+            if i in self.out_indices:
+                out = getattr(self, f'norm{i}')(x)
+                outs.append(to_channels_first(out).contiguous())
+            x = to_channels_first(x)
+        return tuple(outs)
+
+    def train(self, mode: bool = True) -> 'StagedBackbone':
+        """Set the mode; frozen stages and, with ``norm_eval``, BatchNorm stay in eval mode."""
+        super().train(mode)
+        self._freeze_stages()
+        if mode and self.norm_eval:
+            for module in self.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+        return self
+
+    def _freeze_stages(self) -> None:
+        frozen: list[nn.Module] = []
+        if self.frozen_stages >= 0:
+            frozen.append(self.downsample_layers[0])
+        for i in range(min(self.frozen_stages, len(self.stages))):
+            frozen += [self.downsample_layers[i], self.stages[i]]
+            if i in self.out_indices:
+                frozen.append(getattr(self, f'norm{i}'))
+        for module in frozen:
+            module.eval()
+            module.requires_grad_(False)
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Tensor], strict: bool = True, assign: bool = False
+    ) -> object:
+        """As torch's; official names load too, and output norms may be absent."""
+        # Torch tells _load_from_state_dict to be strict whatever it was told itself.
+        self._is_lenient = not strict
+        try:
+            return super().load_state_dict(state_dict, strict, assign)
+        finally:
+            self._is_lenient = False
+
+    def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, *messages) -> None:
+        # Official names become ours before anything is matched. mmengine's loader passes strict
+        # here and then only warns of what does not fit, so the check must be our own.
+        must_fit = strict and not self._is_lenient
+        new = adapt_state_dict(self, state_dict, prefix, must_fit)
+        if must_fit:  # the new are accounted for: nothing shall report them as missing
+            state_dict.update((prefix + name, self.get_parameter(name)) for name in new)
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, *messages)
+
+
+def check_int(name: str, value: object, low: int, high: int | None = None) -> None:
+    """Raise ValueError where an argument is no integer within bounds."""
+    if not isinstance(value, int) or value < low or (high is not None and value > high):
+        bound = f'at least {low}' if high is None else f'from {low} to {high}'
+        raise ValueError(f'{name}={value!r} must be an integer {bound}')
+
+
+def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    """Raise ValueError where an argument is none of its choices."""
+    if value not in choices:
+        raise ValueError(f"{name}='{value}' is unknown: choose from {', '.join(choices)}")
+
+
+def check_rate(name: str, value: float) -> None:
+    """Raise ValueError where an argument is no probability below 1."""
+    if not 0.0 <= value < 1.0:
+        raise ValueError(f'{name}={value} must be in [0, 1)')

@@ -1,0 +1,14 @@
+"""Checkpoints: reading files safely, names of each family, and a strict account of what fits."""
+
+from .names import BIFORMER, Names
+from .reading import CheckpointError, load_file
+from .strict import adapt_state_dict, read_state_dict
+
+__all__ = [
+    'BIFORMER',
+    'CheckpointError',
+    'Names',
+    'adapt_state_dict',
+    'load_file',
+    'read_state_dict',
+]

@@ -1,0 +1,30 @@
+"""The tables of names, against the names in files of the official code."""
+
+import pytest
+import torch
+from golden import golden_cases
+
+from mmbiformer import BiFormer
+from mmbiformer.checkpoints import BIFORMER
+
+CASES = golden_cases()
+
+
+@pytest.mark.parametrize('case', [x for x in CASES if CASES[x]['kind'] == 'backbone'])
+def test_every_official_name_of_the_dense_models_is_one_of_ours(case):
+    case = CASES[case]
+    with torch.device('meta'):
+        backbone = BiFormer(case['arch'], partition_factor=case['n_win'])
+    shapes = {name: list(x.shape) for name, x in backbone.state_dict().items()}
+    assert {BIFORMER.ours(name): shape for name, shape in case['params'].items()} == shapes
+    assert {BIFORMER.official(name) for name in shapes} == case['params'].keys()
+
+
+def test_names_of_ours_stay():
+    for name in BiFormer('t').state_dict():
+        assert BIFORMER.ours(name) == name
+
+
+def test_names_of_earlier_versions_are_ours():
+    assert BIFORMER.ours('stages.1.0.mlp.0.weight') == 'stages.1.0.mlp.fc1.weight'
+    assert BIFORMER.ours('stages.1.0.mlp.2.bias') == 'stages.1.0.mlp.fc2.bias'
