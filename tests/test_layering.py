@@ -18,7 +18,9 @@ ALLOWED = {
         'mmengine',
         'mmbiformer.ops',
         'mmbiformer.layers',
-        'mmbiformer.checkpoint',
+        'mmbiformer.checkpoints',
+        'mmbiformer.errors',
+        'mmbiformer.files',
         'mmbiformer.registry',
     },
     'benchmark': {
@@ -42,7 +44,7 @@ ALLOWED = {
         'mmbiformer.stack',
     },
     'registry': {'mmengine'},
-    'checkpoint': {'torch', 'mmengine', 'mmbiformer.errors'},
+    'checkpoints': {'torch', 'mmengine', 'mmbiformer.errors'},
     'errors': set(),
     'stack': {'torch', 'mmbiformer.errors'},
 }

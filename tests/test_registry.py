@@ -57,3 +57,31 @@ def test_the_class_is_the_packages_own():
     assert MODELS.get('mmbiformer.BiFormer') is MODELS.get('BiFormer') is mmbiformer.BiFormer
     with pytest.raises(AttributeError, match="'mmbiformer' has no attribute 'BiFromer'"):
         mmbiformer.BiFromer  # noqa: B018
+
+
+def test_necks_build_in_detectors_of_mmdet():
+    kind = run(
+        'from torch import nn\n'
+        'from mmbiformer.registry import NECKS\n'
+        'from mmdet.registry import MODELS\n'
+        'class Plain(nn.Identity): pass\n'
+        'NECKS.register_module()(Plain)\n'
+        'backbone = dict(type="mmbiformer.BiFormer", arch="t", out_indices=(0, ))\n'
+        'model = dict(type="SingleStageDetector", backbone=backbone)\n'
+        'model.update(neck=dict(type="mmbiformer.Plain"), bbox_head=dict(type="Plain"))\n'
+        'MODELS.register_module()(type("Plain", (nn.Module, ), dict(__init__=lambda self, **_: '
+        'nn.Module.__init__(self))))\n'
+        'print(type(MODELS.build(model).neck) is Plain)'
+    )
+    assert kind == 'True'
+
+
+def test_hooks_build_from_a_run():
+    text = run(
+        'from mmengine.hooks import Hook\n'
+        'from mmengine.registry import HOOKS as ROOT\n'
+        'from mmbiformer.registry import HOOKS\n'
+        'HOOKS.register_module()(type("Quiet", (Hook, ), {}))\n'
+        'print(type(ROOT.build(dict(type="mmbiformer.Quiet"))).__name__)'
+    )
+    assert text == 'Quiet'

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from mmbiformer.backbones import BiFormer
 from mmbiformer.ops import routed_attention, routing_indices
-from mmbiformer.ops.regions import from_regions, pad_to_regions
+from mmbiformer.ops.any_size import from_regions, pad_to_regions
 
 from .cases import OFFICIAL, Case, map_size
 from .device import DTYPES, autocast
