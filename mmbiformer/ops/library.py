@@ -12,6 +12,12 @@ from torch import Tensor
 from .backends import BACKENDS, Backend, check_can_run
 from .inputs import Inputs
 
+# The attributes of Inputs in their order, and the backend's name.
+_INPUTS = (
+    'Tensor q, Tensor k, Tensor v, Tensor indices, Tensor? pad_key, Tensor? pad_value, '
+    'int partition_factor, int num_heads, float scale, str backend'
+)
+
 
 def run(backend: Backend, inputs: Inputs) -> Tensor:
     """The output, (B, H, W, C), by way of the operator where the backend has a backward pass."""
@@ -20,28 +26,18 @@ def run(backend: Backend, inputs: Inputs) -> Tensor:
     return routed_attention(*inputs, backend.name)[0]
 
 
-@torch.library.custom_op('mmbiformer::routed_attention', mutates_args=())
-def routed_attention(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    indices: Tensor,
-    pad_key: Tensor | None,
-    pad_value: Tensor | None,
-    partition_factor: int,
-    num_heads: int,
-    scale: float,
-    backend: str,
-) -> tuple[Tensor, Tensor]:
-    inputs = Inputs(q, k, v, indices, pad_key, pad_value, partition_factor, num_heads, scale)
-    out, kept = BACKENDS[backend].forward(inputs)
-    return out, q.new_empty(0) if kept is None else kept
+@torch.library.custom_op(
+    'mmbiformer::routed_attention', mutates_args=(), schema=f'({_INPUTS}) -> (Tensor, Tensor)'
+)
+def routed_attention(*inputs_and_backend) -> tuple[Tensor, Tensor]:
+    inputs, backend = _split(inputs_and_backend)
+    out, kept = backend.forward(inputs)
+    return out, out.new_empty(0) if kept is None else kept
 
 
 @routed_attention.register_fake
-def _(*arguments):
-    *inputs, name = arguments
-    inputs, backend = Inputs(*inputs), BACKENDS[name]
+def _(*inputs_and_backend):
+    inputs, backend = _split(inputs_and_backend)
     check_can_run(backend, inputs)
     out = inputs.q.new_empty(inputs.q.shape)
     if backend.kept_shape is None:
@@ -49,44 +45,40 @@ def _(*arguments):
     return out, out.new_empty(backend.kept_shape(inputs), dtype=torch.float32)
 
 
-@torch.library.custom_op('mmbiformer::routed_attention_backward', mutates_args=())
-def routed_attention_backward(
-    grad_out: Tensor,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    indices: Tensor,
-    pad_key: Tensor | None,
-    pad_value: Tensor | None,
-    out: Tensor | None,
-    kept: Tensor | None,
-    partition_factor: int,
-    num_heads: int,
-    scale: float,
-    backend: str,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    inputs = Inputs(q, k, v, indices, pad_key, pad_value, partition_factor, num_heads, scale)
-    grads = BACKENDS[backend].backward(grad_out, inputs, out, kept)
-    return tuple(q.new_empty(0) if grad is None else grad for grad in grads)
+@torch.library.custom_op(
+    'mmbiformer::routed_attention_backward',
+    mutates_args=(),
+    schema=f'(Tensor grad_out, Tensor? out, Tensor? kept, {_INPUTS}) -> (Tensor{", Tensor" * 4})',
+)
+def routed_attention_backward(grad_out, out, kept, *inputs_and_backend) -> tuple[Tensor, ...]:
+    inputs, backend = _split(inputs_and_backend)
+    grads = backend.backward(grad_out, inputs, out, kept)
+    return tuple(grad_out.new_empty(0) if grad is None else grad for grad in grads)
 
 
 @routed_attention_backward.register_fake
-def _(grad_out, q, k, v, indices, pad_key, pad_value, out, kept, *settings):
-    pads = [q.new_empty(0 if pad is None else pad.shape) for pad in (pad_key, pad_value)]
-    return *(q.new_empty(q.shape) for _ in range(3)), *pads
+def _(grad_out, out, kept, *inputs_and_backend):
+    inputs, _ = _split(inputs_and_backend)
+    pads = inputs.pad_key, inputs.pad_value
+    grad_pads = [grad_out.new_empty(0 if pad is None else pad.shape) for pad in pads]
+    return *(grad_out.new_empty(inputs.q.shape) for _ in range(3)), *grad_pads
+
+
+def _split(inputs_and_backend: tuple) -> tuple[Inputs, Backend]:
+    *inputs, name = inputs_and_backend
+    return Inputs(*inputs), BACKENDS[name]
 
 
 def _setup_context(ctx, inputs, output) -> None:
-    *inputs, backend = inputs
-    inputs, (out, kept) = Inputs(*inputs), output
-    if BACKENDS[backend].kept_shape is None:
-        out = kept = None
-    ctx.settings = inputs.partition_factor, inputs.num_heads, inputs.scale, backend
+    inputs, backend = _split(inputs)
+    # The settings are plain values; tensors go where hooks and checkpointing see them.
+    ctx.settings = inputs.partition_factor, inputs.num_heads, inputs.scale, backend.name
     ctx.has_pads = inputs.pad_key is not None
+    needed = (None, None) if backend.kept_shape is None else output
+    tensors = inputs.q, inputs.k, inputs.v, inputs.indices, inputs.pad_key, inputs.pad_value
+    ctx.save_for_backward(*needed, *tensors)
     # ``kept`` has no gradient, and zeros in its place would be memory for nothing.
     ctx.set_materialize_grads(False)
-    pads = inputs.pad_key, inputs.pad_value
-    ctx.save_for_backward(inputs.q, inputs.k, inputs.v, inputs.indices, *pads, out, kept)
 
 
 def _backward(ctx, grad_out, _):

@@ -54,36 +54,29 @@ def routed_attention(
         ValueError: If a shape does not fit, only one pad vector is given, or the backend is
             unknown or cannot run.
     """
-    tensors = _checked(q, k, v, indices, pad_key, pad_value, partition_factor, num_heads)
-    inputs = Inputs(*tensors, partition_factor, num_heads, scale)
+    tensors = (_autocast(x) for x in (q, k, v))
+    inputs = Inputs(*tensors, indices, pad_key, pad_value, partition_factor, num_heads, scale)
+    inputs = _check(inputs)
     return run(choose(backend, inputs), inputs)
 
 
-def _checked(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    indices: Tensor,
-    pad_key: Tensor | None,
-    pad_value: Tensor | None,
-    partition_factor: int,
-    num_heads: int,
-) -> tuple[Tensor | None, ...]:
-    """The six tensors, checked against each other, in the dtype that autocast gives them."""
+def _check(inputs: Inputs) -> Inputs:
+    """The same, with pads in the dtype of the maps, which autocast may have made narrower."""
+    q, k, v, indices = inputs.q, inputs.k, inputs.v, inputs.indices
+    pad_key, pad_value = inputs.pad_key, inputs.pad_value
     if not q.ndim == 4 or not q.shape == k.shape == v.shape:
         raise ValueError(
             f'q, k and v must have one shape (B, H, W, C), '
             f'got {tuple(q.shape)}, {tuple(k.shape)} and {tuple(v.shape)}'
         )
-    q, k, v = (_autocast(x) for x in (q, k, v))
     if not (q.dtype == k.dtype == v.dtype and q.device == k.device == v.device):
         raise ValueError(
             f'q, k and v must have one dtype and device, got {q.dtype} on {q.device}, '
             f'{k.dtype} on {k.device} and {v.dtype} on {v.device}'
         )
-    if partition_factor < 1:
-        raise ValueError(f'partition_factor={partition_factor} must be at least 1')
-    batch, channels, s = q.shape[0], q.shape[3], partition_factor
+    s, batch, channels = inputs.partition_factor, q.shape[0], q.shape[3]
+    if s < 1:
+        raise ValueError(f'partition_factor={s} must be at least 1')
     if indices.ndim != 3 or indices.shape[:2] != (batch, s * s):
         raise ValueError(
             f'indices must have shape (B, S * S, K) = ({batch}, {s * s}, K) '
@@ -91,19 +84,18 @@ def _checked(
         )
     if indices.dtype != torch.int64:
         raise ValueError(f'indices must be int64, got {indices.dtype}: convert them by .long()')
-    if channels % num_heads:
-        raise ValueError(f'num_heads={num_heads} does not divide the {channels} channels')
+    if channels % inputs.num_heads:
+        raise ValueError(f'num_heads={inputs.num_heads} does not divide the {channels} channels')
     if (pad_key is None) != (pad_value is None):
         raise ValueError('pad_key and pad_value go together: give both or none')
-    if pad_key is not None:
-        if not pad_key.shape == pad_value.shape == (channels,):
-            raise ValueError(
-                f'pad_key and pad_value must have shape (C, ) = ({channels},), '
-                f'got {tuple(pad_key.shape)} and {tuple(pad_value.shape)}'
-            )
-        # Under autocast the maps are narrower than the pads.
-        pad_key, pad_value = pad_key.to(k.dtype), pad_value.to(v.dtype)
-    return q, k, v, indices, pad_key, pad_value
+    if pad_key is None:
+        return inputs
+    if not pad_key.shape == pad_value.shape == (channels,):
+        raise ValueError(
+            f'pad_key and pad_value must have shape (C, ) = ({channels},), '
+            f'got {tuple(pad_key.shape)} and {tuple(pad_value.shape)}'
+        )
+    return inputs._replace(pad_key=pad_key.to(k.dtype), pad_value=pad_value.to(v.dtype))
 
 
 def _autocast(x: Tensor) -> Tensor:

@@ -67,7 +67,7 @@ def test_opcheck(padding):
     tensors = [x if x is None else x.detach() for x in tensors]
     opcheck(
         torch.ops.mmbiformer.routed_attention_backward.default,
-        (grad, *tensors, None, None, S, HEADS, SCALE, 'chunked'),
+        (grad, None, None, *tensors, S, HEADS, SCALE, 'chunked'),
     )
 
 
