@@ -37,7 +37,7 @@ def run_tool(main: Callable[[], None], needs: Sequence[str] = ('mmengine', 'mmcv
         print(f'error: {" ".join(str(error).split())}', file=sys.stderr)
         sys.exit(2)
     except ModuleNotFoundError as error:
-        if needs or error.name not in JUDGING:
+        if error.name not in JUDGING:
             raise
         remedy = 'pip install -e ".[evaluation]"'
         print(f'error: {error.name} is not installed: {remedy}', file=sys.stderr)

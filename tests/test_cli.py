@@ -1,5 +1,6 @@
 """What the command-line tools share."""
 
+import pytest
 import torch.distributed as dist
 
 from mmbiformer.cli import run_tool
@@ -13,3 +14,23 @@ def test_a_tool_leaves_its_process_group(tmp_path) -> None:
 
     run_tool(main)
     assert not dist.is_initialized()
+
+
+@pytest.mark.parametrize('needs', [(), ('mmengine',)], ids=['files', 'models'])
+def test_a_missing_package_of_the_extra_is_named_with_its_remedy(needs, capsys):
+    def main() -> None:
+        raise ModuleNotFoundError("No module named 'prettytable'", name='prettytable')
+
+    with pytest.raises(SystemExit) as stop:
+        run_tool(main, needs)
+    assert stop.value.code == 2
+    remedy = 'pip install -e ".[evaluation]"'
+    assert capsys.readouterr().err == f'error: prettytable is not installed: {remedy}\n'
+
+
+def test_any_other_missing_package_is_a_fault_of_the_program():
+    def main() -> None:
+        raise ModuleNotFoundError("No module named 'nothing'", name='nothing')
+
+    with pytest.raises(ModuleNotFoundError):
+        run_tool(main)

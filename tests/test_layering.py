@@ -23,17 +23,36 @@ ALLOWED = {
         'mmbiformer.files',
         'mmbiformer.registry',
     },
-    'benchmark': {
-        'torch',
-        'einops',
-        'matplotlib',
+    'datasets': {
+        *('numpy', 'cv2', 'pycocotools', 'tqdm'),
+        'mmbiformer.errors',
+        'mmbiformer.files',
+    },
+    'engine': {
+        *('torch', 'mmengine', 'mmdet'),
+        'mmbiformer.checkpoint',
+        'mmbiformer.errors',
+        'mmbiformer.stack',
+    },
+    'experiments': {
         'mmengine',
-        'mmdet',
+        'mmbiformer.datasets',
+        'mmbiformer.engine',
+        'mmbiformer.errors',
+        'mmbiformer.evaluation',
+        'mmbiformer.files',
+        'mmbiformer.tables',
+    },
+    'benchmark': {
+        *('torch', 'einops', 'matplotlib', 'mmengine', 'mmdet'),
         'mmbiformer.__version__',
         'mmbiformer.backbones',
         'mmbiformer.errors',
+        'mmbiformer.figures',
+        'mmbiformer.files',
         'mmbiformer.layers',
         'mmbiformer.ops',
+        'mmbiformer.tables',
     },
     'evaluation': {
         *('numpy', 'scipy', 'cv2', 'pycocotools', 'faster_coco_eval', 'tqdm', 'torch'),
@@ -47,6 +66,10 @@ ALLOWED = {
     'checkpoints': {'torch', 'mmengine', 'mmbiformer.errors'},
     'errors': set(),
     'stack': {'torch', 'mmbiformer.errors'},
+    'cli': {'torch', 'mmengine', 'mmbiformer.engine', 'mmbiformer.errors', 'mmbiformer.stack'},
+    'files': set(),
+    'tables': {'prettytable'},
+    'figures': {'matplotlib'},
 }
 
 
@@ -87,6 +110,11 @@ def test_imports_run_one_way(part):
     assert all(path.exists() for path in files)
     for path in files:
         assert imports_of(path) <= ALLOWED[part] | {f'mmbiformer.{part}'}, path
+
+
+def test_every_part_of_the_package_has_a_row():
+    parts = {x.stem for x in PACKAGE.glob('[!_]*') if x.is_dir() or x.suffix == '.py'}
+    assert parts == set(ALLOWED)
 
 
 def test_nothing_in_the_package_uses_tools_or_tests():

@@ -10,7 +10,7 @@ from zoo import CONFIGS, load
 
 from mmbiformer.benchmark.cost import backbone_flops
 from mmbiformer.datasets import shapes
-from mmbiformer.engine.size_benchmark import IMAGE_SIZE
+from mmbiformer.experiments.size_comparison import IMAGE_SIZE
 
 NAMES = sorted(name for name, path in CONFIGS.items() if path.parent.name == 'size_benchmark')
 

@@ -21,7 +21,7 @@ def main() -> None:
     args = parser.parse_args()
 
     # Only now, so that run_tool can say which package is missing.
-    from mmbiformer.engine.quickstart import quickstart
+    from mmbiformer.experiments.quickstart import quickstart
 
     print(quickstart(str(TASKS[args.task])))
 

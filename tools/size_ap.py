@@ -15,7 +15,7 @@ from mmbiformer.cli import run_tool
 from mmbiformer.stack import require
 
 if TYPE_CHECKING:
-    from mmbiformer.engine.results import Results
+    from mmbiformer.experiments.results import Results
 
 
 def main() -> None:
@@ -77,7 +77,7 @@ def run_detector(args: argparse.Namespace) -> 'Results':
     """Write what the config's detector finds to the report's folder."""
     require('mmengine', 'mmcv', 'mmdet')
     from mmbiformer.engine import load_config
-    from mmbiformer.engine.results import write_results
+    from mmbiformer.experiments.results import write_results
 
     cfg = load_config(args.config, data_root=args.data_root, work_dir=args.out_dir)
     prefix = Path(args.out_dir, Path(args.config).stem)

@@ -14,7 +14,7 @@ BACKBONES = ('biformer', 'swin', 'resnet')
 
 def main() -> None:
     # Only now, so that run_tool can say which package is missing.
-    from mmbiformer.engine.size_benchmark import SETTINGS, size_benchmark
+    from mmbiformer.experiments.size_comparison import SETTINGS, compare_backbones
 
     parser = argparse.ArgumentParser(
         description='Train backbones of matched cost from scratch, compare them across sizes.'
@@ -32,7 +32,7 @@ def main() -> None:
     args = parser.parse_args()
 
     configs = {name: str(CONFIGS / f'retinanet_{name}_shapes.py') for name in BACKBONES}
-    print(size_benchmark(configs, args.setting, args.seeds, args.out_dir, args.resume))
+    print(compare_backbones(configs, args.setting, args.seeds, args.out_dir, args.resume))
 
 
 if __name__ == '__main__':

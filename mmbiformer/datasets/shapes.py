@@ -6,8 +6,6 @@ of each object.
 """
 
 import json
-import os
-import tempfile
 from pathlib import Path
 
 import cv2
@@ -16,6 +14,7 @@ from pycocotools import mask as mask_utils
 from tqdm import tqdm
 
 from mmbiformer.errors import UserError
+from mmbiformer.files import whole_or_absent
 
 CLASSES = ('circle', 'square', 'triangle', 'star', 'ring', 'cross')
 PALETTE = (
@@ -36,9 +35,9 @@ MANIFEST = 'shapes.json'
 VERSION = 1
 MIN_IMAGE_SIZE = 160
 
-# One row per size bin of COCO, small, medium and large, as square roots of areas in pixels: the
-# floor of the bin, which the visible part of an object keeps to, and the range from which whole
-# objects are drawn.
+# The size bins of COCO, small, medium and large, as square roots of areas in pixels: the floor of
+# the bin, which the visible part of an object keeps to, and the range from which whole objects are
+# drawn.
 SIZE_BINS = ((8, 11, 31), (32, 36, 92), (96, 102, 130))
 MIN_VISIBLE_FRACTION = 0.7
 # With octaves: how many objects an image gets, and their sides, square roots of areas in pixels.
@@ -97,13 +96,10 @@ def make_shapes(
             'another folder'
         )
 
-    root.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=root.parent, prefix=f'.{root.name}-') as scratch:
-        unfinished = Path(scratch) / root.name
+    with whole_or_absent(root) as unfinished:
         for split, num_images in zip(SPLITS, (num_train, num_val), strict=True):
             _write_split(unfinished, split, num_images, image_size, seed, octaves)
         _write_json(unfinished / MANIFEST, parameters)
-        os.replace(unfinished, root)
     return root
 
 
@@ -142,22 +138,20 @@ def sample_layout(
     distractors = [_sample_distractor(rng, image_size) for _ in range(rng.integers(0, 3))]
     if octaves:
         sides = np.exp(rng.uniform(*np.log(SIDES), rng.integers(*NUM_OBJECTS, endpoint=True)))
-        rows = [(0, side, side) for side in sorted(sides, reverse=True)]
+        bins = [(0, side, side) for side in sorted(sides, reverse=True)]
     else:
         small, medium, large = rng.integers(1, 4), rng.integers(0, 4), rng.random() < 0.75
-        rows = [SIZE_BINS[i] for i in [2] * large + [1] * medium + [0] * small]
+        bins = [SIZE_BINS[i] for i in [2] * large + [1] * medium + [0] * small]
     labels, masks, floors = [], [], []
-    for bin_floor, smallest, largest in rows:
+    for bin_floor, smallest, largest in bins:
         for _ in range(20):
             label = int(rng.integers(len(CLASSES)))
             area = rng.uniform(smallest, largest) ** 2
             mask = _sample_object(rng, CLASSES[label], area, image_size)
             new_masks = [earlier & ~mask for earlier in masks] + [mask]
             new_floors = floors + [max(bin_floor**2, MIN_VISIBLE_FRACTION * area)]
-            if all(
-                visible.sum() >= floor
-                for visible, floor in zip(new_masks, new_floors, strict=True)
-            ):
+            pairs = zip(new_masks, new_floors, strict=True)
+            if all(visible.sum() >= floor for visible, floor in pairs):
                 labels.append(label)
                 masks, floors = new_masks, new_floors
                 break
@@ -231,28 +225,17 @@ def _write_split(
     images, annotations = [], []
     for index in tqdm(range(num_images), desc=f'shapes, {split}', unit='image', mininterval=0.5):
         rng = image_stream(seed, split, index)
-        distractors, labels, masks = sample_layout(rng, image_size, octaves)
+        layout = _, labels, masks = sample_layout(rng, image_size, octaves)
         stem = f'{index:06d}'
-        cv2.imwrite(
-            str(image_dir / f'{stem}.jpg'), paint(rng, image_size, distractors, labels, masks)
-        )
-        cv2.imwrite(
-            str(annotation_dir / f'{stem}.png'), label_map(image_size, distractors, labels, masks)
-        )
+        cv2.imwrite(str(image_dir / f'{stem}.jpg'), paint(rng, image_size, *layout))
+        cv2.imwrite(str(annotation_dir / f'{stem}.png'), label_map(image_size, *layout))
         images.append(
             dict(id=index + 1, file_name=f'{stem}.jpg', height=image_size, width=image_size)
         )
         for label, mask in zip(labels, masks, strict=True):
             # COCO's evaluation takes the annotation id 0 for "not matched": ids begin with 1.
-            annotations.append(
-                dict(
-                    id=len(annotations) + 1,
-                    image_id=index + 1,
-                    category_id=label + 1,
-                    iscrowd=0,
-                    **_geometry(mask),
-                )
-            )
+            ids = dict(id=len(annotations) + 1, image_id=index + 1, category_id=label + 1)
+            annotations.append(dict(ids, iscrowd=0, **_geometry(mask)))
     _write_json(
         root / 'annotations' / f'instances_{split}.json',
         dict(
@@ -386,9 +369,9 @@ def _texture(
     """Return BGR floats (H, W, 3) around a colour: noise of several scales, gradient, stripes."""
     pattern = np.zeros((image_size, image_size), np.float32)
     for cells in (3, 8, 24):
-        grid = rng.uniform(-1, 1, (cells, cells)).astype(np.float32)
+        noise = rng.uniform(-1, 1, (cells, cells)).astype(np.float32)
         pattern += rng.uniform(0, 1) * cv2.resize(
-            grid, pattern.shape, interpolation=cv2.INTER_CUBIC
+            noise, pattern.shape, interpolation=cv2.INTER_CUBIC
         )
     y, x = np.mgrid[:image_size, :image_size] / image_size
     angle = rng.uniform(0, np.pi)

@@ -12,21 +12,9 @@ from .data import set_data_root
 
 # What mmengine's Runner reads besides what the shipped configs set.
 RUNNER_KEYS = {
-    'activation_checkpointing',
-    'auto_scale_lr',
-    'cfg',
-    'compile',
-    'custom_hooks',
-    'custom_imports',
-    'efficient_conv_bn_eval',
-    'experiment_name',
-    'find_unused_parameters',
-    'load_from',
-    'model_wrapper_cfg',
-    'randomness',
-    'resume',
-    'sync_bn',
-    'work_dir',
+    *('activation_checkpointing', 'auto_scale_lr', 'cfg', 'compile', 'custom_hooks'),
+    *('custom_imports', 'efficient_conv_bn_eval', 'experiment_name', 'find_unused_parameters'),
+    *('load_from', 'model_wrapper_cfg', 'randomness', 'resume', 'sync_bn', 'work_dir'),
 }
 
 

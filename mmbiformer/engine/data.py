@@ -3,13 +3,15 @@
 import json
 import mmap
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
 from mmengine.fileio import list_from_file
 
 from mmbiformer.errors import UserError
+
+from .parts import iter_datasets, list_evaluators
 
 SPLITS = ('train', 'val', 'test')
 
@@ -26,8 +28,7 @@ def set_data_root(cfg: Config, data_root: str) -> None:
     for dataset in datasets:
         dataset['data_root'] = data_root
     for split in SPLITS:
-        evaluators = cfg.get(f'{split}_evaluator') or []
-        for evaluator in evaluators if isinstance(evaluators, list) else [evaluators]:
+        for evaluator in list_evaluators(cfg, split):
             for key, value in evaluator.items():
                 if isinstance(value, str) and (path := _path_below(value, old_roots)):
                     evaluator[key] = os.path.join(data_root, path)
@@ -41,18 +42,6 @@ def _path_below(path: str, roots: set[str]) -> str | None:
         if path.startswith(folder):
             return path[len(folder) :]
     return None
-
-
-def iter_datasets(cfg: Config, split: str) -> Iterator[ConfigDict]:
-    """The dataset configs of a split's dataloader, those within wrappers included."""
-    loader = cfg.get(f'{split}_dataloader')
-    pending = [loader['dataset']] if loader else []
-    while pending:
-        dataset = pending.pop()
-        inner = [dataset['dataset']] if 'dataset' in dataset else dataset.get('datasets', [])
-        pending += inner
-        if not inner:
-            yield dataset
 
 
 def check_data(cfg: Config, splits: Iterable[str]) -> None:

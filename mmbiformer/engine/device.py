@@ -8,6 +8,8 @@ from mmengine.device import get_device
 
 from mmbiformer.errors import UserError
 
+from .parts import type_name
+
 AMP_KEYS = ('loss_scale', 'dtype', 'use_fsdp')
 
 
@@ -43,8 +45,7 @@ def fit_to_device(cfg: Config, launcher: str) -> list[str]:
     if on_cpu and launcher in ('slurm', 'mpi'):
         raise UserError(f'--launcher {launcher} needs GPUs: on CPUs start by tools/dist_*.sh')
     optim_wrapper = cfg.get('optim_wrapper') or {}
-    kind = optim_wrapper.get('type')  # a name, or the class itself in a pure Python config
-    if on_cpu and getattr(kind, '__name__', kind) == 'AmpOptimWrapper':
+    if on_cpu and type_name(optim_wrapper) == 'AmpOptimWrapper':
         optim_wrapper['type'] = 'OptimWrapper'
         for key in AMP_KEYS:
             optim_wrapper.pop(key, None)

@@ -11,8 +11,9 @@ from mmengine.runner import Runner, find_latest_checkpoint, load_checkpoint
 from mmbiformer.checkpoints import load_file
 from mmbiformer.errors import UserError
 
-from .data import check_data, iter_datasets
+from .data import check_data
 from .device import fit_to_device, set_amp
+from .parts import iter_datasets, list_evaluators
 from .recipe import advise_batch_size, set_auto_scale_lr
 
 
@@ -157,8 +158,7 @@ def _check_exists(checkpoint: str) -> None:
 
 
 def _set_out(cfg: Config, out: str) -> None:
-    evaluators = cfg.test_evaluator
-    evaluators = evaluators if isinstance(evaluators, list) else [evaluators]
+    evaluators = list_evaluators(cfg, 'test')
     if cfg.get('default_scope') == 'mmseg':
         for evaluator in evaluators:
             # Without keep_results mmseg's Cityscapes metric deletes what it wrote.

@@ -12,6 +12,7 @@ from pycocotools.coco import COCO
 
 from mmbiformer.datasets import shapes
 from mmbiformer.datasets.shapes import CLASSES, PALETTE, SPLITS, make_shapes
+from mmbiformer.errors import UserError
 
 SMALL = dict(num_train=6, num_val=3, image_size=160)
 
@@ -182,3 +183,25 @@ def test_configs_name_the_classes_of_the_data_set(base, classes, palette):
         metainfo = cfg[f'{split}_dataloader'].dataset.metainfo
         assert tuple(metainfo.classes) == classes
         assert tuple(metainfo.palette) == palette
+
+
+def test_objects_are_spread_over_octaves():
+    layouts = [
+        shapes.sample_layout(shapes.image_stream(0, 'validation', index), 256, octaves=True)
+        for index in range(60)
+    ]
+    counts = [len(masks) for _, _, masks in layouts]
+    assert min(counts) >= 7 and max(counts) <= 20
+    sides = np.sqrt([mask.sum() for _, _, masks in layouts for mask in masks])
+    per_octave, _ = np.histogram(sides, 4 * 2.0 ** np.arange(6))
+    assert per_octave.sum() == len(sides), 'outside 4 to 128 pixels'
+    assert per_octave.min() > 0.12 * len(sides)
+    assert np.mean(sides < 32) > 0.5
+
+
+def test_data_sets_with_and_without_octaves_are_told_apart(tmp_path):
+    sizes = dict(num_train=1, num_val=1)
+    make_shapes(tmp_path / 'octaves', **sizes, octaves=True)
+    make_shapes(tmp_path / 'octaves', **sizes, octaves=True)
+    with pytest.raises(UserError, match='remove it or choose another folder'):
+        make_shapes(tmp_path / 'octaves', **sizes)

@@ -1,29 +1,25 @@
 """Backbones of matched cost, trained under one recipe on objects of all sizes and compared."""
 
-import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-
-from mmengine.config import Config
 
 from mmbiformer.datasets.shapes import make_shapes
 from mmbiformer.errors import UserError
+from mmbiformer.evaluation.detection.compare_seeds import compare_seeds, seeds_csv, seeds_text
+from mmbiformer.evaluation.detection.size_tables import report_text
+from mmbiformer.evaluation.judge_files import judge_files
+from mmbiformer.evaluation.report.report_files import write_report
+from mmbiformer.evaluation.resampling import Bootstrap
+from mmbiformer.evaluation.sizes import size_ranges
+from mmbiformer.files import whole_or_absent
 
-from .config import load_config
-from .results import write_results
-from .runs import build_trainer
+from .run import Run
 
 IMAGE_SIZE = 256
 # Octaves of the side, in pixels; there are no larger objects.
-RANGES = {
-    '0-8': (0, 8),
-    '8-16': (8, 16),
-    '16-32': (16, 32),
-    '32-64': (32, 64),
-    '64-128': (64, 128),
-}
+RANGES = {f'{low}-{high}': (low, high) for low, high in pairwise((0, 8, 16, 32, 64, 128))}
 # Numbers of images, over which the recipe goes a fixed number of times; the larger splits begin
 # with the images of the smaller ones.
 SETTINGS = {
@@ -32,52 +28,7 @@ SETTINGS = {
 }
 
 
-@dataclass(frozen=True)
-class Run:
-    """One training, and the evaluation behind it.
-
-    Attributes:
-        name (str): What the report calls the config.
-        config (str): The config file.
-        seed (int): Of the initial weights, the order of the images and their flips.
-        work_dir (Path): Folder of the logs, checkpoints and predictions.
-    """
-
-    name: str
-    config: str
-    seed: int
-    work_dir: Path
-
-    @property
-    def predictions(self) -> Path:
-        """Detections in COCO's result format; the file appears when the run is complete."""
-        return self.work_dir / 'validation.bbox.json'
-
-    @property
-    def recipe(self) -> Path:
-        """What the run was begun with."""
-        return self.work_dir / 'recipe.json'
-
-    def load_config(self, data_root: str | None = None) -> Config:
-        """The config with the run's seed and folder."""
-        return load_config(
-            self.config,
-            work_dir=str(self.work_dir),
-            data_root=data_root,
-            # Visualizers are global by name: one of an earlier run would keep its own folder.
-            cfg_options={
-                'randomness.seed': self.seed,
-                'visualizer.name': f'visualizer of {self.work_dir}',
-            },
-        )
-
-    def describe_recipe(self) -> str:
-        """The config and the seed as JSON, without what depends on the folder."""
-        content = load_config(self.config).to_dict()
-        return json.dumps({'seed': self.seed, **content}, default=str, indent=1)
-
-
-def size_benchmark(
+def compare_backbones(
     configs: Mapping[str, str], setting: str, seeds: Sequence[int], out_dir: str, resume: bool
 ) -> str:
     """Make the data, train and evaluate every config with every seed, report AP across sizes.
@@ -97,14 +48,6 @@ def size_benchmark(
         UserError: If seeds are not different ones from 0 on, or the folder holds one of these runs
             and is not to be resumed, or was begun with another recipe.
     """
-    # Now, not after the trainings, so that what is missing for the report is known at once.
-    from mmbiformer.evaluation.detection.compare_seeds import compare_seeds, seeds_csv, seeds_text
-    from mmbiformer.evaluation.detection.size_tables import report_text
-    from mmbiformer.evaluation.judge_files import judge_files
-    from mmbiformer.evaluation.report.report_files import replace_file, write_report
-    from mmbiformer.evaluation.resampling import Bootstrap
-    from mmbiformer.evaluation.sizes import size_ranges
-
     annotations, images, predictions = predict(configs, setting, seeds, out_dir, resume)
     parts, reports = [], {}
     for position, seed in enumerate(seeds):
@@ -123,7 +66,8 @@ def size_benchmark(
     path.unlink(missing_ok=True)  # perhaps of other seeds
     if len(seeds) > 1:
         comparison = compare_seeds(reports)
-        replace_file(path, seeds_csv(comparison).encode())
+        with whole_or_absent(path) as unfinished:
+            unfinished.write_text(seeds_csv(comparison), encoding='utf-8')
         parts.append(f'{seeds_text(comparison)}\n\nof all seeds  {path}')
     return '\n\n'.join(parts)
 
@@ -131,7 +75,7 @@ def size_benchmark(
 def predict(
     configs: Mapping[str, str], setting: str, seeds: Sequence[int], out_dir: str, resume: bool
 ) -> tuple[Path, Path, dict[str, list[Path]]]:
-    """All of :func:`size_benchmark` but the report; arguments and errors are the same.
+    """All of :func:`compare_backbones` but the report; arguments and errors are the same.
 
     Returns:
         tuple: The annotations of the validation images, their folder and, under the name of each
@@ -148,7 +92,7 @@ def predict(
         for name, config in configs.items()
     ]
     for run in runs:
-        _check(run, resume)
+        run.check(resume)
     data_root = make_shapes(
         folder / 'shapes', image_size=IMAGE_SIZE, octaves=True, **SETTINGS[setting]
     )
@@ -159,42 +103,8 @@ def predict(
             continue
         print(f'{title}: begins', flush=True)
         start = time.perf_counter()
-        _evaluate(run, str(data_root), _train(run, str(data_root)))
+        run.evaluate(str(data_root), run.train(str(data_root)))
         print(f'{title}: took {(time.perf_counter() - start) / 60:.1f} minutes', flush=True)
     predictions = {name: [run.predictions for run in runs if run.name == name] for name in configs}
     annotations = data_root / 'annotations/instances_validation.json'
     return annotations, data_root / 'images/validation', predictions
-
-
-def _check(run: Run, resume: bool) -> None:
-    """Refuse to overwrite a run, or to go on with one of another recipe."""
-    recipe = run.describe_recipe()  # at once: it finds a missing config before the data are made
-    if not run.work_dir.exists() or not any(run.work_dir.iterdir()):
-        return
-    remedy = f"remove '{run.work_dir}' or choose another --out-dir"
-    if not resume:
-        raise UserError(
-            f"'{run.work_dir}' holds a run already: add --resume to keep or complete it, {remedy}"
-        )
-    if not run.recipe.is_file() or run.recipe.read_text(encoding='utf-8') != recipe:
-        raise UserError(
-            f"'{run.work_dir}' was begun with another recipe than '{run.config}' with seed "
-            f'{run.seed}, --resume cannot go on with it: {remedy}'
-        )
-
-
-def _train(run: Run, data_root: str) -> str:
-    """Train, or go on from the latest checkpoint; return the last checkpoint."""
-    run.work_dir.mkdir(parents=True, exist_ok=True)
-    run.recipe.write_text(run.describe_recipe(), encoding='utf-8')
-    latest = run.work_dir / 'last_checkpoint'
-    resume = 'auto' if latest.is_file() else None
-    build_trainer(run.load_config(data_root), resume=resume).train()
-    return latest.read_text().strip()
-
-
-def _evaluate(run: Run, data_root: str, checkpoint: str) -> None:
-    """Write the predictions."""
-    prefix = run.work_dir / 'validation'
-    found = write_results(run.load_config(data_root), checkpoint, prefix)
-    assert found.detections == {'bbox': str(run.predictions)}

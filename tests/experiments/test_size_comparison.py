@@ -1,4 +1,4 @@
-"""The size benchmark: its data, what it hands to the report, going on after an interruption."""
+"""The comparison by size: its data, what it hands to the report, going on where it stopped."""
 
 import csv
 import json
@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from toolbox import ROOT, run_tool
 
-from mmbiformer.datasets import shapes
-from mmbiformer.engine import size_benchmark as benchmark
-from mmbiformer.engine.size_benchmark import SETTINGS, predict
 from mmbiformer.errors import UserError
+from mmbiformer.experiments import run as runs
+from mmbiformer.experiments import size_comparison
+from mmbiformer.experiments.run import Run
+from mmbiformer.experiments.size_comparison import SETTINGS, predict
 
 # One step of four images. As it has hardly learnt, every score counts.
 TINY = """
@@ -29,10 +30,6 @@ def files_of(folder: Path) -> dict:
 
 def refuse(*args, **kwargs) -> None:
     raise AssertionError('called')
-
-
-def interrupt(*args, **kwargs) -> None:
-    raise KeyboardInterrupt
 
 
 @pytest.fixture(scope='module', autouse=True)
@@ -100,7 +97,7 @@ def test_every_run_keeps_its_own_curves(finished):
 def test_a_second_call_neither_overwrites_nor_repeats(finished, monkeypatch):
     out_dir, configs = finished.out_dir, finished.configs
     before = files_of(out_dir)
-    monkeypatch.setattr(benchmark, 'build_trainer', refuse)
+    monkeypatch.setattr(runs, 'build_trainer', refuse)
     with pytest.raises(UserError, match=r'first_seed0. holds a run already: add --resume'):
         predict(configs, 'tiny', [0], str(out_dir), False)
     assert predict(configs, 'tiny', [0], str(out_dir), True) == finished.result
@@ -115,7 +112,7 @@ def test_another_recipe_is_not_resumed(finished, tmp_path):
         predict(dict(configs, second=str(other)), 'tiny', [0], str(out_dir), True)
 
 
-def test_an_interrupted_benchmark_goes_on(finished):
+def test_an_interrupted_comparison_goes_on(finished):
     first, second = (finished.out_dir / f'tiny/{name}_seed0' for name in ('first', 'second'))
     trained = second / 'epoch_1.pth'
     assert {first / 'validation.bbox.json', trained} <= finished.before.keys()
@@ -123,23 +120,6 @@ def test_an_interrupted_benchmark_goes_on(finished):
     after = files_of(finished.out_dir)
     assert after[trained] == finished.before[trained], 'trained again'
     assert files_of(first).items() <= finished.before.items(), 'the finished run was touched'
-
-
-def test_a_run_stopped_before_its_first_checkpoint_starts_anew(config, tmp_path, monkeypatch):
-    with monkeypatch.context() as patch:
-        patch.setattr(benchmark, 'build_trainer', interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            predict(dict(a=config), 'tiny', [5], str(tmp_path), False)
-    seen = []
-
-    def build_trainer(cfg, resume):
-        seen.append((cfg.randomness.seed, resume))
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(benchmark, 'build_trainer', build_trainer)
-    with pytest.raises(KeyboardInterrupt):
-        predict(dict(a=config), 'tiny', [5], str(tmp_path), True)
-    assert seen == [(5, None)]
 
 
 @pytest.mark.parametrize('seeds', [[0, 0], [-1]], ids=str)
@@ -157,7 +137,7 @@ def test_a_missing_config_is_found_before_anything_is_made(config, tmp_path):
 
 def test_ends_with_a_report_for_each_seed(finished):
     out_dir, configs = finished.out_dir, finished.configs
-    text = benchmark.size_benchmark(configs, 'tiny', [0], str(out_dir), True)
+    text = size_comparison.compare_backbones(configs, 'tiny', [0], str(out_dir), True)
     folder = out_dir / 'tiny/report_seed0'
     assert str(folder / 'size_ap.html') in text
     report = json.loads((folder / 'size_ap.json').read_text())
@@ -178,9 +158,9 @@ def test_several_seeds_are_put_together(finished, tmp_path, monkeypatch):
         predictions[model] = [tmp_path / f'{model}{i}.json' for i in range(2)]
         for path, number in zip(predictions[model], kept, strict=True):
             path.write_text(json.dumps(found[: len(found) * number // 4]))
-    monkeypatch.setattr(benchmark, 'predict', lambda *_: (annotations, images, predictions))
+    monkeypatch.setattr(size_comparison, 'predict', lambda *_: (annotations, images, predictions))
     (tmp_path / 'tiny').mkdir()
-    text = benchmark.size_benchmark(finished.configs, 'tiny', [5, 7], str(tmp_path), True)
+    text = size_comparison.compare_backbones(finished.configs, 'tiny', [5, 7], str(tmp_path), True)
     assert 'AP over seeds 5, 7' in text and str(tmp_path / 'tiny/seeds.csv') in text
     with open(tmp_path / 'tiny/seeds.csv') as file:
         lines = [x for x in csv.DictReader(file) if x['range'] == 'all']
@@ -196,19 +176,17 @@ def test_several_seeds_are_put_together(finished, tmp_path, monkeypatch):
 
     # The same of one seed: what is over several would be of other trainings.
     one = {model: paths[:1] for model, paths in predictions.items()}
-    monkeypatch.setattr(benchmark, 'predict', lambda *_: (annotations, images, one))
-    assert 'over seeds' not in benchmark.size_benchmark(
+    monkeypatch.setattr(size_comparison, 'predict', lambda *_: (annotations, images, one))
+    assert 'over seeds' not in size_comparison.compare_backbones(
         finished.configs, 'tiny', [5], str(tmp_path), True
     )
     assert not (tmp_path / 'tiny/seeds.csv').exists()
 
 
 def test_predictions_are_in_the_order_of_seeds(config, tmp_path, monkeypatch):
-    monkeypatch.setattr(benchmark, 'make_shapes', lambda folder, **_: folder)
-    monkeypatch.setattr(benchmark, '_train', lambda run, _: run.work_dir.mkdir(parents=True))
-    monkeypatch.setattr(
-        benchmark, '_evaluate', lambda run, *_: run.predictions.write_text(str(run.seed))
-    )
+    monkeypatch.setattr(size_comparison, 'make_shapes', lambda folder, **_: folder)
+    monkeypatch.setattr(Run, 'train', lambda run, _: run.work_dir.mkdir(parents=True))
+    monkeypatch.setattr(Run, 'evaluate', lambda run, *_: run.predictions.write_text(str(run.seed)))
     found = predict(dict(a=config, b=config), 'tiny', [7, 3], str(tmp_path), False)[2]
     assert {k: [x.read_text() for x in paths] for k, paths in found.items()} == dict(
         a=['7', '3'], b=['7', '3']
@@ -216,7 +194,7 @@ def test_predictions_are_in_the_order_of_seeds(config, tmp_path, monkeypatch):
 
 
 def test_tool_passes_its_options_on(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(benchmark, 'size_benchmark', lambda *arguments: arguments)
+    monkeypatch.setattr(size_comparison, 'compare_backbones', lambda *arguments: arguments)
     run_tool('size_benchmark', '--seeds', 3, 4, '--out-dir', tmp_path, '--resume')
     printed = capsys.readouterr().out
     assert f"'small', [3, 4], '{tmp_path}', True" in printed
@@ -224,25 +202,3 @@ def test_tool_passes_its_options_on(monkeypatch, capsys, tmp_path):
         path = ROOT / f'configs/size_benchmark/retinanet_{name}_shapes.py'
         assert path.is_file()
         assert f"'{name}': '{path}'" in printed
-
-
-def test_objects_are_spread_over_octaves():
-    layouts = [
-        shapes.sample_layout(shapes.image_stream(0, 'validation', index), 256, octaves=True)
-        for index in range(60)
-    ]
-    counts = [len(masks) for _, _, masks in layouts]
-    assert min(counts) >= 7 and max(counts) <= 20
-    sides = np.sqrt([mask.sum() for _, _, masks in layouts for mask in masks])
-    per_octave, _ = np.histogram(sides, 4 * 2.0 ** np.arange(6))
-    assert per_octave.sum() == len(sides), 'outside 4 to 128 pixels'
-    assert per_octave.min() > 0.12 * len(sides)
-    assert np.mean(sides < 32) > 0.5
-
-
-def test_data_sets_with_and_without_octaves_are_told_apart(tmp_path):
-    sizes = dict(num_train=1, num_val=1)
-    shapes.make_shapes(tmp_path / 'octaves', **sizes, octaves=True)
-    shapes.make_shapes(tmp_path / 'octaves', **sizes, octaves=True)
-    with pytest.raises(UserError, match='remove it or choose another folder'):
-        shapes.make_shapes(tmp_path / 'octaves', **sizes)

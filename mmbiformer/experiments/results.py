@@ -1,15 +1,16 @@
 """Running a detector, and writing what it finds in COCO's result format."""
 
 import os
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
 
+from mmbiformer.engine import build_tester
+from mmbiformer.engine.parts import iter_datasets, list_evaluators, type_name
 from mmbiformer.errors import UserError
-
-from .data import iter_datasets
-from .runs import build_tester
+from mmbiformer.files import whole_or_absent
 
 
 @dataclass
@@ -37,8 +38,8 @@ def write_results(
     Args:
         cfg (Config): From :func:`load_config`; changed in place.
         checkpoint (str): Checkpoint of the whole model.
-        iou_type (str, optional): 'bbox' or 'segm', which the config must judge.
         prefix (str | Path): The files are named ``<prefix>.bbox.json`` and ``<prefix>.segm.json``.
+        iou_type (str, optional): 'bbox' or 'segm', which the config must judge.
 
     Raises:
         UserError: If the config does not judge by COCO's metric, or data or the checkpoint do not
@@ -47,7 +48,8 @@ def write_results(
     evaluator = _coco_evaluator(cfg)
     metrics = evaluator.get('metric', 'bbox')
     metrics = [metrics] if isinstance(metrics, str) else list(metrics)
-    if not {'bbox', 'segm'} & set(metrics):
+    detections = {x: f'{prefix}.{x}.json' for x in ('bbox', 'segm') if x in metrics}
+    if not detections:
         raise UserError(
             f"the config's metric is {' and '.join(metrics)}, and neither bbox nor segm: add one "
             'to test_evaluator'
@@ -60,26 +62,26 @@ def write_results(
     dataset = next(iter_datasets(cfg, 'test'))
     root = dataset.get('data_root') or ''
     folder = dataset.get('data_prefix', {}).get('img', '')
-    Path(prefix).parent.mkdir(parents=True, exist_ok=True)
-    # Written under another name first: a file that is there is whole.
-    unfinished = f'{prefix}.unfinished'
-    evaluator.update(format_only=True, outfile_prefix=unfinished)
-    cfg.test_evaluator = evaluator
-    tester = build_tester(cfg, checkpoint)
-    tester.test()
-    detections = {}
-    for metric in ('bbox', 'segm'):  # mmdet writes boxes whatever the config judges
-        written = Path(f'{unfinished}.{metric}.json')
-        if metric not in metrics:
-            written.unlink(missing_ok=True)
-        elif not written.is_file():
-            raise UserError(
-                f"the config's metric {metric} needs masks, and the detector predicts none: "
-                'take it from test_evaluator'
-            )
-        else:
-            detections[metric] = f'{prefix}.{metric}.json'
-            os.replace(written, detections[metric])
+    with ExitStack() as stack:
+        unfinished = {
+            metric: stack.enter_context(whole_or_absent(path))
+            for metric, path in detections.items()
+        }
+        # mmdet writes all its files under one prefix, and boxes whatever the config judges: here
+        # to the scratch folder of the first file, with which the others go.
+        scratch = next(iter(unfinished.values())).parent
+        evaluator.update(format_only=True, outfile_prefix=str(scratch / Path(prefix).name))
+        cfg.test_evaluator = evaluator
+        tester = build_tester(cfg, checkpoint)
+        tester.test()
+        for metric, path in unfinished.items():
+            written = scratch / path.name
+            if not written.is_file():
+                raise UserError(
+                    f"the config's metric {metric} needs masks, and the detector predicts none: "
+                    'take it from test_evaluator'
+                )
+            os.replace(written, path)
     return Results(
         annotations=evaluator.get('ann_file') or os.path.join(root, dataset['ann_file']),
         detections=detections,
@@ -89,11 +91,8 @@ def write_results(
 
 
 def _coco_evaluator(cfg: Config) -> ConfigDict:
-    evaluators = cfg.get('test_evaluator') or []
-    for evaluator in evaluators if isinstance(evaluators, list) else [evaluators]:
-        kind = evaluator.get('type')  # a name, or the class itself in a pure Python config
-        name = kind if isinstance(kind, str) else kind.__name__
-        if name.rpartition('.')[2] in ('CocoMetric', 'SizeCocoMetric'):
+    for evaluator in list_evaluators(cfg, 'test'):
+        if type_name(evaluator) in ('CocoMetric', 'SizeCocoMetric'):
             return evaluator
     raise UserError(
         'the config has no CocoMetric among its test_evaluator, which detections in COCO format '

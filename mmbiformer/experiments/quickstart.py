@@ -7,15 +7,15 @@ from pathlib import Path
 from mmengine.config import Config
 
 from mmbiformer.datasets.shapes import CLASSES, make_shapes
+from mmbiformer.engine import build_tester, build_trainer, load_config
 from mmbiformer.evaluation.detection.size_tables import report_text
 from mmbiformer.evaluation.judge_files import judge_files, judge_folders
 from mmbiformer.evaluation.report.report_files import write_report, write_segment_report
 from mmbiformer.evaluation.resampling import Bootstrap
 from mmbiformer.evaluation.segmentation.segment_tables import segment_report_text
 from mmbiformer.evaluation.sizes import size_ranges
-
-from .config import load_config
-from .runs import build_tester, build_trainer
+from mmbiformer.files import whole_or_absent
+from mmbiformer.tables import MISSING
 
 # What the table shows -> the metric's name.
 DETECTION_COLUMNS = {
@@ -56,7 +56,7 @@ def quickstart(config: str, data_root: str = 'data/shapes') -> str:
     columns = SEGMENTATION_COLUMNS if is_segmentation else DETECTION_COLUMNS
     return (
         f'{text}\n\n'
-        f'{format_table(columns, metrics)}\n\n'
+        f'{format_metrics(columns, metrics)}\n\n'
         f'training took {minutes:.1f} minutes\n'
         f'checkpoint    {os.path.relpath(checkpoint)}\n'
         f'pictures      {pictures}\n'
@@ -68,23 +68,21 @@ def _judge_detector(
     cfg: Config, checkpoint: str, pictures: str, data_root: Path
 ) -> tuple[dict[str, float], str, Path]:
     """Evaluate, draw, and report AP across object sizes: metrics, tables, and the page."""
-    prefix = Path(cfg.work_dir, 'validation')
-    cfg.test_evaluator.outfile_prefix = str(prefix)
-    metrics = build_tester(cfg, checkpoint, show_dir=pictures).test()
+    detections = Path(cfg.work_dir, 'validation.bbox.json')
+    with whole_or_absent(detections) as unfinished:
+        cfg.test_evaluator.outfile_prefix = str(unfinished.with_name('validation'))
+        metrics = build_tester(cfg, checkpoint, show_dir=pictures).test()
     report = judge_files(
         cfg.test_evaluator.ann_file,
-        {Path(cfg.work_dir).name: f'{prefix}.bbox.json'},
+        {Path(cfg.work_dir).name: detections},
         size_ranges(),
         iou_type='bbox',
         may_be_empty=True,
         bootstrap=Bootstrap(),
     )
     images = data_root / 'images/validation'
-    return (
-        metrics,
-        report_text(report),
-        write_report(report, Path(cfg.work_dir, 'size_ap'), image_dir=images)['html'],
-    )
+    written = write_report(report, Path(cfg.work_dir, 'size_ap'), image_dir=images)
+    return metrics, report_text(report), written['html']
 
 
 def _judge_segmenter(
@@ -105,11 +103,11 @@ def _judge_segmenter(
     return metrics, segment_report_text(report), written['html']
 
 
-def format_table(columns: dict[str, str], metrics: dict[str, float]) -> str:
+def format_metrics(columns: dict[str, str], metrics: dict[str, float]) -> str:
     """Two lines: the columns' heads and, below, their metrics; 'n/a' where a metric is missing.
 
     COCO's metric reports -1 for a size bin without objects: that is no value either.
     """
     values = [metrics.get(name, -1) for name in columns.values()]
-    cells = ['n/a' if value < 0 else f'{value:.3g}' for value in values]
+    cells = [MISSING if value < 0 else f'{value:.3g}' for value in values]
     return '\n'.join(''.join(f'{cell:>8}' for cell in row) for row in (columns, cells))

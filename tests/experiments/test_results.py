@@ -7,8 +7,8 @@ from toolbox import CONFIGS, save_untrained
 
 from mmbiformer.datasets.shapes import make_shapes
 from mmbiformer.engine import load_config
-from mmbiformer.engine.results import write_results
 from mmbiformer.errors import UserError
+from mmbiformer.experiments.results import write_results
 
 # Two of the six classes; as it has not learnt, every score counts.
 CONFIG = f"""

@@ -1,0 +1,1 @@
+"""What is made of whole runs: the quickstart, the comparison of backbones, result files."""

@@ -1,0 +1,92 @@
+"""One training with its evaluation: what it is, and when it may be begun or gone on with."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmengine.config import Config
+
+from mmbiformer.engine import build_trainer, load_config
+from mmbiformer.errors import UserError
+from mmbiformer.files import whole_or_absent
+
+from .results import write_results
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training, and the evaluation behind it.
+
+    Attributes:
+        name (str): What the report calls the config.
+        config (str): The config file.
+        seed (int): Of the initial weights, the order of the images and their flips.
+        work_dir (Path): Folder of the logs, checkpoints and predictions.
+    """
+
+    name: str
+    config: str
+    seed: int
+    work_dir: Path
+
+    @property
+    def predictions(self) -> Path:
+        """Detections in COCO's result format; the file appears when the run is complete."""
+        return self.work_dir / 'validation.bbox.json'
+
+    @property
+    def recipe(self) -> Path:
+        """What the run was begun with."""
+        return self.work_dir / 'recipe.json'
+
+    def load_config(self, data_root: str | None = None) -> Config:
+        """The config with the run's seed and folder."""
+        return load_config(
+            self.config,
+            work_dir=str(self.work_dir),
+            data_root=data_root,
+            # Visualizers are global by name: one of an earlier run would keep its own folder.
+            cfg_options={
+                'randomness.seed': self.seed,
+                'visualizer.name': f'visualizer of {self.work_dir}',
+            },
+        )
+
+    def describe_recipe(self) -> str:
+        """The config and the seed as JSON, without what depends on the folder."""
+        content = load_config(self.config).to_dict()
+        return json.dumps({'seed': self.seed, **content}, default=str, indent=1)
+
+    def check(self, resume: bool) -> None:
+        """Refuse to overwrite a run, or to resume one of another recipe: raises UserError."""
+        recipe = (
+            self.describe_recipe()
+        )  # first of all, as it finds out whether the config is there
+        if not self.work_dir.exists() or not any(self.work_dir.iterdir()):
+            return
+        remedy = f"remove '{self.work_dir}' or choose another --out-dir"
+        if not resume:
+            raise UserError(
+                f"'{self.work_dir}' holds a run already: add --resume to keep or complete it, "
+                f'{remedy}'
+            )
+        if not self.recipe.is_file() or self.recipe.read_text(encoding='utf-8') != recipe:
+            raise UserError(
+                f"'{self.work_dir}' was begun with another recipe than '{self.config}' with seed "
+                f'{self.seed}, --resume cannot go on with it: {remedy}'
+            )
+
+    def train(self, data_root: str) -> str:
+        """Train, or go on from the latest checkpoint; return the last checkpoint."""
+        with whole_or_absent(self.recipe) as unfinished:
+            unfinished.write_text(self.describe_recipe(), encoding='utf-8')
+        latest = self.work_dir / 'last_checkpoint'
+        resume = 'auto' if latest.is_file() else None
+        build_trainer(self.load_config(data_root), resume=resume).train()
+        return latest.read_text().strip()
+
+    def evaluate(self, data_root: str, checkpoint: str) -> None:
+        """Write the predictions of a checkpoint, which completes the run."""
+        prefix = self.work_dir / 'validation'
+        results = write_results(self.load_config(data_root), checkpoint, prefix)
+        assert results.detections == {'bbox': str(self.predictions)}

@@ -1,0 +1,69 @@
+"""One run: what it was begun with, and when it may be gone on with."""
+
+import json
+
+import pytest
+from toolbox import ROOT
+
+from mmbiformer.errors import UserError
+from mmbiformer.experiments import run as runs
+from mmbiformer.experiments.run import Run
+
+CONFIG = str(ROOT / 'configs/size_benchmark/retinanet_resnet_shapes.py')
+
+
+@pytest.fixture
+def run(tmp_path):
+    return Run('resnet', CONFIG, 5, tmp_path / 'resnet_seed5')
+
+
+@pytest.fixture
+def stopped(run, monkeypatch):
+    """Train a run that is stopped at once; gives the seeds and checkpoints of all trainings."""
+    seen = []
+
+    def build_trainer(cfg, resume):
+        seen.append((cfg.randomness.seed, resume))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runs, 'build_trainer', build_trainer)
+    with pytest.raises(KeyboardInterrupt):
+        run.train('data')
+    return seen
+
+
+def test_an_empty_folder_is_free(run):
+    run.check(resume=False)
+    run.work_dir.mkdir()
+    run.check(resume=False)
+
+
+def test_the_recipe_is_written_whole_and_names_the_seed(run, stopped):
+    assert [path.name for path in run.work_dir.iterdir()] == ['recipe.json']
+    assert json.loads(run.recipe.read_text())['seed'] == 5
+    assert str(run.work_dir) not in run.recipe.read_text()
+
+
+def test_a_run_is_gone_on_with_only_when_asked_for(run, stopped):
+    with pytest.raises(UserError, match=r'resnet_seed5. holds a run already: add --resume'):
+        run.check(resume=False)
+    run.check(resume=True)
+
+
+@pytest.mark.parametrize('recipe', ['{"seed": 5', None], ids=['another', 'none'])
+def test_another_recipe_is_not_gone_on_with(run, stopped, recipe):
+    run.recipe.unlink()
+    (run.work_dir / 'epoch_1.pth').touch()
+    if recipe:
+        run.recipe.write_text(recipe)
+    with pytest.raises(UserError, match=r'resnet_seed5. was begun with another recipe than'):
+        run.check(resume=True)
+
+
+def test_training_begins_anew_before_the_first_checkpoint_and_goes_on_behind_it(run, stopped):
+    with pytest.raises(KeyboardInterrupt):
+        run.train('data')
+    (run.work_dir / 'last_checkpoint').touch()
+    with pytest.raises(KeyboardInterrupt):
+        run.train('data')
+    assert stopped == [(5, None), (5, None), (5, 'auto')]
