@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mmbiformer.cli import run_tool
 
-CONFIGS = Path(__file__).parent.parent / 'configs/biformer'
+CONFIGS = Path(__file__).parent.parent / 'configs'
 
 
 def main() -> None:

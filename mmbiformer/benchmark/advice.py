@@ -6,8 +6,9 @@ from math import ceil
 
 from mmbiformer.ops.regions import region_size
 
-from .cases import Size, layout_of, map_size, scaled_factor, smallest_factor
+from .cases import Size, map_size, scaled_factor, smallest_factor
 from .cost import routed_flops, routing_flops
+from .families import FAMILY_OF
 
 MAX_WASTE = 1.1  # padded tokens per real token, in the worst stage
 SPREAD = 1.5  # candidates lie within this factor of the paper's rule
@@ -47,7 +48,7 @@ class FactorAdvice:
 
     @property
     def waste(self) -> float:
-        """Of the worst stage."""
+        """Padded tokens per real token in the worst stage."""
         return max(stage.waste for stage in self.stages)
 
     @property
@@ -83,16 +84,16 @@ def factor_advice(arch: str, size: Size, partition_factor: int) -> FactorAdvice:
     """Padding and cost of all routed stages of an architecture at an image size."""
     stages = [
         stage_advice(map_size(size, i), dim, depth, topk, partition_factor)
-        for i, (dim, depth, topk) in enumerate(layout_of(arch))
+        for i, (dim, depth, topk) in enumerate(FAMILY_OF[arch].layout(arch))
         if topk is not None
     ]
     return FactorAdvice(partition_factor, tuple(stages))
 
 
-def candidates(size: Size) -> range:
+def candidates(arch: str, size: Size) -> range:
     """Every S around the paper's rule that has enough regions for the largest top-k."""
-    middle = scaled_factor(size)
-    return range(max(smallest_factor(), ceil(middle / SPREAD)), int(middle * SPREAD) + 1)
+    middle = scaled_factor(arch, size)
+    return range(max(smallest_factor(arch), ceil(middle / SPREAD)), int(middle * SPREAD) + 1)
 
 
 def recommend(advices: Sequence[FactorAdvice]) -> int:

@@ -1,13 +1,16 @@
 """What is measured: one case per row, grouped by what may be compared with each other."""
 
+import inspect
 from dataclasses import dataclass
 from math import ceil
 
-from mmbiformer.backbones import BiFormer
-from mmbiformer.backbones.biformer import TOPKS
+from mmbiformer import ops
 from mmbiformer.errors import UserError
-from mmbiformer.ops import BACKENDS
 
+from .families import FAMILY_OF, arch_title
+
+# 'auto' chooses one of the others: as a row it would measure that one twice.
+BACKENDS = tuple(backend for backend in ops.BACKENDS if backend != 'auto')
 OFFICIAL = 'official-style'
 RIVALS = ('swin-t', 'resnet-50')
 MODES = ('inference', 'training')
@@ -52,31 +55,30 @@ class Case:
         height, width = self.size
         place = f', attention of stage {self.stage + 1}' if self.level == 'op' else ''
         return (
-            f'{self.level}{place}, {self.mode}, {height}x{width}, BiFormer-{self.arch.upper()} '
+            f'{self.level}{place}, {self.mode}, {height}x{width}, {arch_title(self.arch)} '
             f'with S={self.partition_factor}, batch {self.batch_size}, {self.precision}'
         )
 
 
-def scaled_factor(size: Size) -> int:
+def scaled_factor(arch: str, size: Size) -> int:
     """S by the paper's rule: proportional to (HW)^(1/3), 8 at 512 x 512; enough for top-k."""
     scale = (size[0] * size[1] / ANCHOR_PIXELS) ** (1 / 3)
-    return max(smallest_factor(), round(ANCHOR_FACTOR * scale))
+    return max(smallest_factor(arch), round(ANCHOR_FACTOR * scale))
 
 
-def smallest_factor() -> int:
+def smallest_factor(arch: str) -> int:
     """The smallest S with as many regions as the largest top-k asks for."""
-    return ceil(max(topk for topk in TOPKS if topk is not None) ** 0.5)
+    return ceil(max(topk for topk in FAMILY_OF[arch].topks if topk is not None) ** 0.5)
 
 
-def default_factor(size: Size) -> int:
+def default_factor(arch: str, size: Size) -> int:
     """S of the shipped config of that size, else by the paper's rule."""
-    return SHIPPED_FACTORS.get(size) or scaled_factor(size)
+    return SHIPPED_FACTORS.get(size) or scaled_factor(arch, size)
 
 
-def layout_of(arch: str) -> list[tuple[int, int, int | None]]:
-    """Width, depth and top-k of each stage of 't', 's' or 'b'; top-k None for full attention."""
-    settings = {name[0]: settings for name, settings in BiFormer.arch_settings.items()}[arch]
-    return list(zip(settings['embed_dims'], settings['depths'], TOPKS, strict=True))
+def default_backend(arch: str) -> str:
+    """What the backbone takes when no backend is named, and so do levels growth and advice."""
+    return inspect.signature(FAMILY_OF[arch].backbone).parameters['attention_backend'].default
 
 
 def map_size(size: Size, stage: int) -> Size:
@@ -95,6 +97,7 @@ def groups_of(
     modes: list[str],
     sizes: list[Size],
     partition_factor: int | None,
+    arch: str,
     **options,
 ) -> list[list[Case]]:
     """The groups of a level: cases of one group are measured in turns.
@@ -105,6 +108,7 @@ def groups_of(
         modes (list[str]): 'inference', 'training' or both.
         sizes (list[tuple]): Image sizes.
         partition_factor (int, optional): S; by default that of the size.
+        arch (str): Name of the architecture.
         **options: The other attributes of :class:`Case`.
 
     Raises:
@@ -118,20 +122,13 @@ def groups_of(
             )
     stages = [None]
     if level == 'op':
-        stages = [stage for stage, topk in enumerate(TOPKS) if topk is not None]
+        stages = [stage for stage, topk in enumerate(FAMILY_OF[arch].topks) if topk is not None]
+    chosen = [model for model in known if models is None or model in models]
+    factors = {size: partition_factor or default_factor(arch, size) for size in sizes}
     return [
         [
-            Case(
-                level,
-                model,
-                mode,
-                size=size,
-                partition_factor=partition_factor or default_factor(size),
-                stage=stage,
-                **options,
-            )
-            for model in known
-            if models is None or model in models
+            Case(level, model, mode, arch, size, factors[size], stage=stage, **options)
+            for model in chosen
         ]
         for size in sizes
         for mode in modes

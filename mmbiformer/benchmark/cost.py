@@ -10,10 +10,10 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from mmbiformer.backbones import BiFormer
 from mmbiformer.layers import BiLevelRoutingAttention
 
 from .cases import Size, map_size
+from .families import FAMILIES
 from .steps import Step
 
 # A product of the forward pass has two in the backward pass: one for each factor's gradient.
@@ -39,8 +39,8 @@ def attention_flops(attention: nn.Module, tokens: int) -> float:
     return routed_flops(tokens, dim, attention.topk, s) + routing_flops(dim, s)
 
 
-def biformer_flops(backbone: BiFormer, size: Size) -> float:
-    """Forward pass of one image.
+def staged_flops(backbone: nn.Module, size: Size) -> float:
+    """Forward pass of one image through a backbone of a family.
 
     A convolution or a linear layer multiplies each of its weights once per position of its output.
     """
@@ -50,7 +50,7 @@ def biformer_flops(backbone: BiFormer, size: Size) -> float:
     ):
         tokens = prod(map_size(size, i))
         first, *others = (layer for layer in downsample if isinstance(layer, nn.Conv2d))
-        positions = prod(-(-side // 2) for side in size) if i == 0 else tokens
+        positions = prod(-(-length // 2) for length in size) if i == 0 else tokens
         total += 2 * positions * first.weight.numel()
         total += 2 * tokens * sum(conv.weight.numel() for conv in others)
         for block in stage:
@@ -71,11 +71,8 @@ def step_flops(step: Step) -> float:
     """Operations of one step of a case: the whole batch, the backward pass where it has one."""
     case = step.case
     if case.level == 'op':
-        q = step.trained[0]
-        with torch.device('meta'):
-            attention = BiFormer(case.arch, case.partition_factor).stages[case.stage][0].attn
-        tokens = prod(map_size(case.size, case.stage))
-        forward = routed_flops(tokens, q.shape[-1], attention.topk, case.partition_factor)
+        layer, tokens = step.module, prod(map_size(case.size, case.stage))
+        forward = routed_flops(tokens, layer.proj.out_features, layer.topk, layer.partition_factor)
     elif case.level == 'backbone':
         forward = backbone_flops(step.module, case.size)
     else:
@@ -85,8 +82,8 @@ def step_flops(step: Step) -> float:
 
 def backbone_flops(backbone: nn.Module, size: Size) -> float:
     """Forward pass of one image."""
-    if isinstance(backbone, BiFormer):
-        return biformer_flops(backbone, size)
+    if isinstance(backbone, tuple(family.backbone for family in FAMILIES)):
+        return staged_flops(backbone, size)
     return counted_flops(backbone, torch.empty(1, 3, *size, device='meta'))
 
 

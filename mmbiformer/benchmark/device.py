@@ -14,8 +14,8 @@ from mmbiformer import __version__
 from mmbiformer.errors import UserError
 
 DTYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
-# Side of the square matrices whose product is timed: long enough to hide the start of a kernel.
-MATMUL_SIDE = {'cpu': 2048, 'cuda': 8192}
+# Rows and columns of the matrices whose product is timed: enough to hide the start of a kernel.
+MATMUL_SIZE = {'cpu': 2048, 'cuda': 8192}
 
 
 def pick_device(name: str) -> str:
@@ -49,8 +49,8 @@ def matmul_rate(device: str, precision: str, seconds: float = 0.5) -> float:
 
     The ceiling that the models are held against: a multiply-add counts as two operations.
     """
-    side = MATMUL_SIDE[device]
-    a, b = torch.rand(2, side, side, device=device, dtype=DTYPES[precision])
+    size = MATMUL_SIZE[device]
+    a, b = torch.rand(2, size, size, device=device, dtype=DTYPES[precision])
     fastest, end = float('inf'), time.perf_counter() + seconds
     while time.perf_counter() < end:
         synchronize(device)
@@ -58,7 +58,7 @@ def matmul_rate(device: str, precision: str, seconds: float = 0.5) -> float:
         torch.mm(a, b)
         synchronize(device)
         fastest = min(fastest, time.perf_counter() - start)
-    return 2 * side**3 / fastest / 1e9
+    return 2 * size**3 / fastest / 1e9
 
 
 def environment(device: str) -> dict[str, str]:
@@ -93,13 +93,9 @@ def _code() -> str:
 def _machine(device: str) -> str:
     if device == 'cuda':
         return torch.cuda.get_device_name()
-    names = {line.partition(':')[2].strip() for line in _cpu_info() if 'model name' in line}
-    return f'{" / ".join(sorted(names)) or platform.machine()}, {os.cpu_count()} cores'
-
-
-def _cpu_info() -> list[str]:
     try:
-        with open('/proc/cpuinfo') as file:
-            return file.readlines()
+        lines = Path('/proc/cpuinfo').read_text().splitlines()
     except OSError:  # not Linux
-        return []
+        lines = []
+    names = {line.partition(':')[2].strip() for line in lines if 'model name' in line}
+    return f'{" / ".join(sorted(names)) or platform.machine()}, {os.cpu_count()} cores'

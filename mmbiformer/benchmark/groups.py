@@ -12,12 +12,12 @@ from .memory import KilledError, peak_bytes, reason, release_freed
 from .steps import Step, build_step
 
 Report = Callable[[str], None]
-SMALL_SIZE = (64, 64)  # of the step that loads what a first step loads
+SMALL_SIZE = (64, 64)  # A step of this size goes before, and loads what any first step loads.
 
 
 @dataclass
 class Row:
-    """What was found of a case; None where a number is missing, and ``problems`` says why.
+    """What was measured of a case; None where a number is missing, and ``problems`` says why.
 
     Attributes:
         samples (list[float]): Seconds per step, one per round.

@@ -8,7 +8,6 @@ The last two terms together are least where S grows as (HW)^(1/3), and then grow
 With S fixed they grow as (HW)^2.
 """
 
-import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import log, prod
@@ -16,20 +15,15 @@ from statistics import linear_regression
 
 import torch
 
-from mmbiformer.backbones import BiFormer
-from mmbiformer.layers import BiLevelRoutingAttention
-from mmbiformer.ops import routed_attention, routing_indices
-
-from .cases import ANCHOR_FACTOR, Case, Size, layout_of, map_size, scaled_factor
-from .cost import attention_flops, biformer_flops
-from .device import DTYPES
+from .cases import ANCHOR_FACTOR, Case, Size, map_size, scaled_factor
+from .cost import attention_flops, backbone_flops
+from .families import FAMILY_OF
 from .groups import Report
 from .measure import Timing, interleave
 from .memory import reason
-from .models import build_biformer
-from .steps import Step, build_step
+from .models import build_backbone
+from .steps import Step, attend, build_step, prepare_attention, route
 
-STAGE = 2  # the third stage has most of the blocks
 RULES = ('scaled', 'fixed')
 PARTS = ('attention', 'layer', 'backbone')
 # What the paper says of the attention's two terms.
@@ -56,10 +50,10 @@ class Point:
 
     def as_dict(self) -> dict:
         """For JSON."""
-        failed = isinstance(self.result, Exception)
-        found = {'problem': reason(self.result)} if failed else {'samples': self.result.samples}
-        names = ('rule', 'part', 'size', 'partition_factor', 'flops')
-        return {**{name: getattr(self, name) for name in names}, **found}
+        facts = {name: value for name, value in vars(self).items() if name != 'result'}
+        if isinstance(self.result, Exception):
+            return {**facts, 'problem': reason(self.result)}
+        return {**facts, 'samples': self.result.samples}
 
 
 def paper_attention_cost(tokens: int, dim: int, topk: int, partition_factor: float) -> float:
@@ -75,30 +69,32 @@ def fit_exponent(sizes: Sequence[float], costs: Sequence[float]) -> float:
 
 def exponents(points: Sequence[Point], cost: Callable[[Point], float]) -> dict[tuple, float]:
     """Fitted exponent in the number of pixels for each (rule, part) that has all its points."""
-    found = {}
+    fits = {}
     for rule in RULES:
         for part in PARTS:
             chosen = [p for p in points if (p.rule, p.part) == (rule, part)]
             if not any(isinstance(p.result, Exception) for p in chosen):
                 pixels = [prod(p.size) for p in chosen]
-                found[rule, part] = fit_exponent(pixels, [cost(p) for p in chosen])
-    return found
+                fits[rule, part] = fit_exponent(pixels, [cost(p) for p in chosen])
+    return fits
 
 
 def paper_exponent(points: Sequence[Point], rule: str, arch: str) -> float:
     """The exponent of :func:`paper_attention_cost` over the measured sizes, with their S."""
-    dim, _, topk = layout_of(arch)[STAGE]
+    family = FAMILY_OF[arch]
+    stage = family.main_stage
+    dim, _, topk = family.layout(arch)[stage]
     chosen = [p for p in points if (p.rule, p.part) == (rule, 'attention')]
     costs = [
-        paper_attention_cost(prod(map_size(p.size, STAGE)), dim, topk, p.partition_factor)
+        paper_attention_cost(prod(map_size(p.size, stage)), dim, topk, p.partition_factor)
         for p in chosen
     ]
     return fit_exponent([prod(p.size) for p in chosen], costs)
 
 
-def factor_of(rule: str, size: Size) -> int:
+def factor_of(rule: str, arch: str, size: Size) -> int:
     """S at a size: the paper's rule through 8 at 512 x 512, or 8 everywhere."""
-    return ANCHOR_FACTOR if rule == 'fixed' else scaled_factor(size)
+    return ANCHOR_FACTOR if rule == 'fixed' else scaled_factor(arch, size)
 
 
 def measure_growth(cases: Sequence[Case], rounds: int, report: Report) -> list[Point]:
@@ -110,7 +106,7 @@ def measure_growth(cases: Sequence[Case], rounds: int, report: Report) -> list[P
     steps, facts = {}, {}
     for case in cases:
         for rule in RULES:
-            factor = factor_of(rule, case.size)
+            factor = factor_of(rule, case.arch, case.size)
             case = replace(case, partition_factor=factor)
             for part in PARTS:
                 step, flops = _BUILDERS[part](case)
@@ -122,48 +118,27 @@ def measure_growth(cases: Sequence[Case], rounds: int, report: Report) -> list[P
 
 def _backbone(case: Case) -> tuple[Step, float]:
     step = build_step(case)
-    return step, biformer_flops(step.module, case.size) * case.batch_size
-
-
-def _layer_module(case: Case) -> tuple[BiLevelRoutingAttention, tuple[int, ...]]:
-    """The routed attention of the third stage, and the shape of its map."""
-    attention = build_biformer(case).stages[STAGE][0].attn.to(case.device).eval()
-    return attention, (case.batch_size, *map_size(case.size, STAGE), attention.proj.out_features)
+    return step, backbone_flops(step.module, case.size) * case.batch_size
 
 
 def _layer(case: Case) -> tuple[Step, float]:
-    attention, shape = _layer_module(case)
-    x = torch.randn(shape, device=case.device)
-    tokens = prod(shape[1:3])
-    weights = sum(p.numel() for p in attention.parameters() if p.ndim >= 2)
-    flops = 2 * tokens * weights + attention_flops(attention, tokens)
-    return Step(case, lambda: attention(x), []), flops * case.batch_size
+    family = FAMILY_OF[case.arch]
+    layer = family.attention(build_backbone(case), family.main_stage).to(case.device).eval()
+    map_shape = map_size(case.size, family.main_stage)
+    x = torch.randn(case.batch_size, *map_shape, layer.proj.out_features, device=case.device)
+    weights = sum(p.numel() for p in layer.parameters() if p.ndim >= 2)
+    flops = 2 * prod(map_shape) * weights + attention_flops(layer, prod(map_shape))
+    return Step(case, lambda: layer(x), [], layer), flops * case.batch_size
 
 
 def _attention(case: Case) -> tuple[Step, float]:
-    attention, shape = _layer_module(case)
-    q, k, v = torch.randn(3, *shape, device=case.device, dtype=DTYPES[case.precision])
-    pads = attention.qkv.bias.detach().chunk(3)
-    s = case.partition_factor
+    layer, maps, pads = prepare_attention(case, FAMILY_OF[case.arch].main_stage)
 
     def forward() -> torch.Tensor:
-        return routed_attention(
-            *(q, k, v, routing_indices(q, k, attention.topk, s, *pads[:2])),
-            partition_factor=s,
-            num_heads=attention.num_heads,
-            scale=attention.scale,
-            pad_key=pads[1],
-            pad_value=pads[2],
-            backend=case.model,
-        )
+        return attend(layer, maps, pads, route(layer, maps, pads), case.model)
 
-    flops = attention_flops(attention, prod(shape[1:3]))
-    return Step(case, forward, []), flops * case.batch_size
+    flops = attention_flops(layer, prod(maps[0].shape[1:3]))
+    return Step(case, forward, [], layer), flops * case.batch_size
 
 
 _BUILDERS = {'attention': _attention, 'layer': _layer, 'backbone': _backbone}
-
-
-def default_backend() -> str:
-    """The backend that BiFormer takes when none is named."""
-    return inspect.signature(BiFormer).parameters['attention_backend'].default

@@ -8,14 +8,14 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from mmbiformer.errors import UserError
-from mmbiformer.ops import BACKENDS
 
 from . import memory
 from .advice import candidates, factor_advice, recommend
-from .cases import Case, Size, default_factor, groups_of
+from .cases import BACKENDS, Case, Size, default_backend, default_factor, groups_of
 from .device import environment, matmul_rate
+from .families import FAMILY_OF, arch_title
 from .groups import Report, measure_group
-from .growth import STAGE, default_backend, measure_growth
+from .growth import measure_growth
 from .measure import interleave
 from .options import parse_options
 from .pictures import draw_groups, draw_growth
@@ -39,7 +39,7 @@ def main(description: str, configs: str) -> None:
 
     Args:
         description (str): For ``--help``.
-        configs (str): Folder of the shipped configs.
+        configs (str): Folder of the shipped configs, which has one folder per family.
     """
     options = parse_options(description)
     facts = environment(options.device)
@@ -97,8 +97,8 @@ def grow(options: Namespace, facts: dict[str, str]) -> None:
         raise UserError('--level growth needs two sizes or more: --size 256 512 1024')
     _print_facts(facts)
     title = (
-        f'growth of inference, BiFormer-{case.arch.upper()}, {case.model}, batch '
-        f'{case.batch_size}, {case.precision}; attention and layer: of stage {STAGE + 1}'
+        f'growth of inference, {arch_title(case.arch)}, {case.model}, batch {case.batch_size}, '
+        f'{case.precision}; attention and layer: of stage {FAMILY_OF[case.arch].main_stage + 1}'
     )
     print(f'\n{title}', flush=True)
     points = measure_growth(cases, options.repeats, _reporter())
@@ -118,20 +118,14 @@ def advise(options: Namespace, facts: dict[str, str]) -> None:
     _print_facts(facts)
     content = {'environment': facts, 'options': vars(options), 'advice': []}
     for size in options.size:
-        factors = candidates(size)
+        factors = candidates(options.arch, size)
         advices = [factor_advice(options.arch, size, s) for s in factors]
-        times = (
-            _time_factors(replace(case, size=size), factors, options) if options.measure else {}
-        )
+        times = {}
+        if options.measure:
+            times = _time_factors(replace(case, size=size), factors, options)
         print(f'\n{format_advice(options.arch, size, advices, times)}', flush=True)
-        content['advice'].append(
-            {
-                'size': size,
-                'recommended': recommend(advices),
-                'seconds': times,
-                'factors': [asdict(advice) for advice in advices],
-            }
-        )
+        summary = {'size': size, 'recommended': recommend(advices), 'seconds': times}
+        content['advice'].append({**summary, 'factors': [asdict(advice) for advice in advices]})
     stem = _stem(options, *_names(options.size))
     write_json(stem.with_suffix('.json'), content)
     print(f'wrote {stem}.json')
@@ -145,22 +139,16 @@ def _time_factors(case: Case, factors: Sequence[int], options: Namespace) -> dic
 
 
 def _inference_case(options: Namespace) -> Case:
-    """The backbone with one backend, of which growth and advice tell."""
-    models = options.models or [default_backend()]
-    if len(models) != 1 or models[0] not in BACKENDS:
+    """What growth and advice vary: inference of the backbone with one backend."""
+    models = options.models or [default_backend(options.arch)]
+    if options.models and (len(models) != 1 or models[0] not in BACKENDS):
         raise UserError(
             f'--models {" ".join(models)}: level {options.level} takes one backend of '
             f'{", ".join(BACKENDS)}'
         )
     size = options.size[0]
-    return Case(
-        'backbone',
-        models[0],
-        'inference',
-        size=size,
-        partition_factor=default_factor(size),
-        **_shared(options),
-    )
+    given = dict(_shared(options), partition_factor=default_factor(options.arch, size))
+    return Case('backbone', models[0], 'inference', size=size, **given)
 
 
 def _shared(options: Namespace) -> dict:

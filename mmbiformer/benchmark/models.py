@@ -5,11 +5,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from mmbiformer.backbones import BiFormer
 from mmbiformer.errors import UserError
 
 from .cases import OFFICIAL, RIVALS, Case
-from .official_style import official_style
+from .families import FAMILY_OF
 
 RIVAL_CONFIGS = {
     'swin-t': 'mmdet::swin/retinanet_swin-t-p4-w7_fpn_1x_coco.py',
@@ -17,23 +16,20 @@ RIVAL_CONFIGS = {
 }
 
 
-def build_biformer(case: Case) -> BiFormer:
-    """BiFormer with the row's backend; all rows have the same weights."""
-    torch.manual_seed(0)
-    options = dict(partition_factor=case.partition_factor, norm_eval=True)
-    if case.model == OFFICIAL:
-        return official_style(BiFormer(case.arch, **options))
-    return BiFormer(case.arch, attention_backend=case.model, **options)
-
-
 def build_backbone(case: Case) -> nn.Module:
-    """A backbone with four outputs, all parameters trained, no stochastic depth."""
-    if case.model not in RIVALS:
-        return build_biformer(case)
-    from mmdet.models import ResNet, SwinTransformer
+    """The backbone of a row: four outputs, all parameters trained, no stochastic depth."""
+    if case.model in RIVALS:
+        from mmdet.models import ResNet, SwinTransformer
 
-    # The defaults of both classes are Swin-T and ResNet, trained from the first layer on.
-    return SwinTransformer(drop_path_rate=0.0) if case.model == 'swin-t' else ResNet(depth=50)
+        # The defaults of both classes are Swin-T and ResNet, trained from the first layer on.
+        return SwinTransformer(drop_path_rate=0.0) if case.model == 'swin-t' else ResNet(depth=50)
+    family = FAMILY_OF[case.arch]
+    arch = family.archs[case.arch]
+    options = dict(partition_factor=case.partition_factor, norm_eval=True)
+    torch.manual_seed(0)  # all rows have the same weights
+    if case.model == OFFICIAL:
+        return family.official_style(family.backbone(arch, **options))
+    return family.backbone(arch, attention_backend=case.model, **options)
 
 
 def build_detector(case: Case) -> nn.Module:
@@ -43,11 +39,12 @@ def build_detector(case: Case) -> nn.Module:
     from mmengine.model import initialize
     from mmengine.registry import MODELS, DefaultScope
 
+    family = FAMILY_OF[case.arch]
     if case.model in RIVALS:
         model = get_config(RIVAL_CONFIGS[case.model]).model
         model.backbone.init_cfg = None  # random weights: nothing is downloaded
     else:
-        path = Path(case.configs, f'retinanet_biformer-{case.arch}_fpn_1x_coco.py')
+        path = Path(case.configs, family.detector_config.format(arch=case.arch))
         if not path.is_file():
             raise UserError(f"config '{path}' not found: run tools/benchmark.py of the repository")
         model = Config.fromfile(path).model
@@ -60,5 +57,5 @@ def build_detector(case: Case) -> nn.Module:
     # So that few boxes pass the threshold, as with a trained head; unlike init_weights, no log.
     initialize(detector.bbox_head, detector.bbox_head.init_cfg)
     if case.model == OFFICIAL:
-        detector.backbone = official_style(detector.backbone)
+        detector.backbone = family.official_style(detector.backbone)
     return detector

@@ -7,6 +7,7 @@ from mmbiformer.errors import UserError
 
 from .cases import MODES, Size
 from .device import DTYPES, pick_device
+from .families import FAMILIES, FAMILY_OF
 
 LEVELS = ('op', 'backbone', 'detector', 'growth', 'advice')
 DEFAULT_SIZES = {'growth': ['256', '384', '512', '768', '1024', '1536']}
@@ -28,7 +29,8 @@ def parse_options(description: str, argv: list[str] | None = None) -> argparse.N
     add('--level', choices=LEVELS, default='backbone', help='what is measured (%(default)s)')
     add('--mode', choices=MODES, nargs='+', help='default: both')
     add('--size', type=parse_size, nargs='+', help='HxW or one number; default 512x512')
-    add('--arch', choices=['t', 's', 'b'], default='s', help='of BiFormer (%(default)s)')
+    families = ', '.join(family.name for family in FAMILIES)
+    add('--arch', choices=list(FAMILY_OF), default='s', help=f'of {families} (%(default)s)')
     add(
         '--models',
         nargs='+',

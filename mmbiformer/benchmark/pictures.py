@@ -1,87 +1,69 @@
-"""Pictures of what was measured. Matplotlib comes with mmengine and is imported only here."""
+"""Pictures of what was measured."""
 
 from collections.abc import Sequence
 from math import prod
 from pathlib import Path
 from textwrap import wrap
-from typing import TYPE_CHECKING
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
+
+from mmbiformer.figures import new_figure
+from mmbiformer.files import whole_or_absent
+from mmbiformer.tables import MISSING
 
 from .cases import OFFICIAL, RIVALS
 from .groups import Row
 from .growth import PAPER_EXPONENTS, PARTS, Point, exponents
 from .report import milliseconds
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
 YARDSTICK, RIVAL, OURS = '#9a9a9a', '#d9a441', '#2f6db5'
 ROW_HEIGHT = 0.32  # inches
 LETTERS_PER_INCH = 15  # of the caption
 
 
-def new_figure(size: tuple[float, float], num_columns: int, heights: Sequence[float]) -> tuple:
-    """A figure of that size in inches and its axes, a list of lists; needs no display."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(size, layout='constrained')
-    FigureCanvasAgg(figure)
-    grid = dict(height_ratios=heights)
-    return figure, figure.subplots(len(heights), num_columns, squeeze=False, gridspec_kw=grid)
-
-
-def add_caption(figure: 'Figure', caption: str) -> None:
-    """Machine, date and command above the panels, in as many lines as they need."""
-    letters = int(figure.get_figwidth() * LETTERS_PER_INCH)
-    figure.suptitle('\n'.join(wrap(caption, letters)), fontsize=8, color='#555555')
-
-
 def draw_groups(groups: Sequence[list[Row]], caption: str, path: Path) -> None:
     """Bars of time, with the spread, and of peak memory; one line of panels per group."""
     heights = [len(rows) + 2 for rows in groups]
-    figure, axes = new_figure((11, ROW_HEIGHT * sum(heights) + 0.6), 2, heights)
-    for rows, (left, right) in zip(groups, axes, strict=True):
+    size = (11, ROW_HEIGHT * sum(heights) + 0.6)
+    figure, axes = new_figure(size, len(groups), 2, gridspec_kw=dict(height_ratios=heights))
+    for rows, left, right in zip(groups, axes[::2], axes[1::2], strict=True):
         left.set_title(rows[0].case.title, loc='left', fontsize=9)
         _draw_times(left, rows)
         _draw_memory(right, rows)
-    add_caption(figure, caption)
-    save(figure, path)
+    _save(figure, caption, path)
 
 
-def save(figure, path: Path) -> None:
-    """Write a PNG; makes its folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130)
+def _save(figure: Figure, caption: str, path: Path) -> None:
+    """Write a PNG with machine, date and command above the panels, in as many lines as need be."""
+    letters = int(figure.get_figwidth() * LETTERS_PER_INCH)
+    figure.suptitle('\n'.join(wrap(caption, letters)), fontsize=8, color='#555555')
+    with whole_or_absent(path) as unfinished:
+        figure.savefig(unfinished, dpi=130)
 
 
-def _draw_times(axes: 'Axes', rows: list[Row]) -> None:
+def _draw_times(axes: Axes, rows: list[Row]) -> None:
     values = [(row.seconds or 0) * 1e3 for row in rows]
     below = [v - min(row.samples, default=0) * 1e3 for v, row in zip(values, rows, strict=True)]
     above = [max(row.samples, default=0) * 1e3 - v for v, row in zip(values, rows, strict=True)]
-    labels = [milliseconds(row.seconds) if row.samples else 'n/a' for row in rows]
+    labels = [milliseconds(row.seconds) if row.samples else MISSING for row in rows]
     _bars(axes, rows, values, labels, xerr=(below, above))
     axes.set_xlabel('ms per step (bar: median, line: min to max)', fontsize=8)
 
 
-def _draw_memory(axes: 'Axes', rows: list[Row]) -> None:
-    values = [(row.peak_bytes or 0) / 1e6 for row in rows]
-    labels = ['n/a' if row.peak_bytes is None else f'{row.peak_bytes / 1e6:,.0f}' for row in rows]
+def _draw_memory(axes: Axes, rows: list[Row]) -> None:
+    peaks = [row.peak_bytes for row in rows]
+    labels = [MISSING if peak is None else f'{peak / 1e6:,.0f}' for peak in peaks]
+    values = [(peak or 0) / 1e6 for peak in peaks]
     _bars(axes, rows, values, labels)
     axes.set_xlabel('peak memory over model and inputs, MB', fontsize=8)
 
 
-def _bars(
-    axes: 'Axes', rows: list[Row], values: list[float], labels: list[str], **options
-) -> None:
+def _bars(axes: Axes, rows: list[Row], values: list[float], labels: list[str], **options) -> None:
     names = [row.case.model for row in rows]
-    bars = axes.barh(
-        names,
-        values,
-        color=[_color(name) for name in names],
-        error_kw=dict(lw=1, capsize=2),
-        **options,
-    )
+    colors, caps = [_color(name) for name in names], dict(lw=1, capsize=2)
+    bars = axes.barh(names, values, color=colors, error_kw=caps, **options)
     axes.bar_label(bars, labels, padding=6, fontsize=8)
     axes.invert_yaxis()  # the first row on top
     axes.margins(x=0.16)
@@ -95,16 +77,14 @@ def _color(model: str) -> str:
 
 def draw_growth(points: Sequence[Point], caption: str, path: Path) -> None:
     """Time against pixels, one panel per part, with fitted exponents and the paper's slopes."""
-    from matplotlib.ticker import LogLocator
-
-    figure, [panels] = new_figure((12, 4.2), len(PARTS), [1])
+    figure, panels = new_figure((12, 4.2), num_columns=len(PARTS))
     fits = exponents(points, lambda point: point.result.median)
     for part, axes in zip(PARTS, panels, strict=True):
         axes.set(xscale='log', yscale='log')
         for rule, color in (('scaled', OURS), ('fixed', RIVAL)):
             chosen = [p for p in points if (p.rule, p.part) == (rule, part)]
             if (rule, part) not in fits:
-                axes.plot([], [], color=color, label=f'S {rule}: n/a')
+                axes.plot([], [], color=color, label=f'S {rule}: {MISSING}')
                 continue
             sides = [prod(p.size) ** 0.5 for p in chosen]
             times = [p.result.median * 1e3 for p in chosen]
@@ -124,5 +104,4 @@ def draw_growth(points: Sequence[Point], caption: str, path: Path) -> None:
         axes.legend(fontsize=8, frameon=False)
         axes.grid(alpha=0.3)
     panels[0].set_ylabel('ms', fontsize=8)
-    add_caption(figure, caption)
-    save(figure, path)
+    _save(figure, caption, path)

@@ -1,27 +1,16 @@
 """Tables for the terminal and the JSON file."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
+
+from mmbiformer.files import whole_or_absent
+from mmbiformer.tables import MISSING, format_table
 
 from .cases import OFFICIAL
 from .groups import Row
 
-MISSING = '-'
+BLANK = '-'  # what follows from a number that is missing, or has nothing to be compared with
 SWIN = 'swin-t'
-
-
-def format_table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """Columns of one width each; the first to the left, the others to the right."""
-    rows = [head, *lines]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
-
-    def join(row: Sequence[str]) -> str:
-        cells = [row[0].ljust(widths[0])]
-        cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
-        return '  '.join(cells).rstrip()
-
-    return '\n'.join([join(head), '  '.join('-' * width for width in widths), *map(join, lines)])
 
 
 def milliseconds(seconds: float) -> str:
@@ -35,7 +24,7 @@ def three_digits(value: float) -> str:
 
 
 def megabytes(count: float | None) -> str:
-    return MISSING if count is None else f'{count / 1e6:,.0f}'
+    return BLANK if count is None else f'{count / 1e6:,.0f}'
 
 
 def format_group(rows: list[Row], matmul: float) -> str:
@@ -53,16 +42,16 @@ def format_group(rows: list[Row], matmul: float) -> str:
     head.append('vs official')
     if case.level != 'op':
         head.append('/ Swin-T')
-    lines = [_cells(row, matmul, reference)[: len(head)] for row in rows]
-    problems = [f'{row.case.model}: n/a: {line}' for row in rows for line in row.problems]
-    return '\n'.join([format_table(head, lines), *problems])
+    table = format_table(head, [_cells(row, matmul, reference)[: len(head)] for row in rows])
+    problems = [f'{row.case.model}: {MISSING}: {x}' for row in rows for x in row.problems]
+    return '\n'.join([table, *problems])
 
 
 def _cells(row: Row, matmul: float, reference: dict[str, float | None]) -> list[str]:
     case, seconds = row.case, row.seconds
     saved = [megabytes(row.saved_bytes)] if case.mode == 'training' else []
     if seconds is None:
-        return [case.model, 'n/a', *[MISSING] * 5, megabytes(row.peak_bytes), *saved, *'--']
+        return [case.model, MISSING, *[BLANK] * 5, megabytes(row.peak_bytes), *saved, *'--']
     official, swin = reference.get(OFFICIAL), reference.get(SWIN)
     rate = row.flops / seconds / 1e9
     return [
@@ -75,12 +64,12 @@ def _cells(row: Row, matmul: float, reference: dict[str, float | None]) -> list[
         f'{100 * rate / matmul:.0f}%',
         megabytes(row.peak_bytes),
         *saved,
-        f'{official / seconds:.2f} x' if official else MISSING,
-        f'{seconds / swin:.2f}' if swin else MISSING,
+        f'{official / seconds:.2f} x' if official else BLANK,
+        f'{seconds / swin:.2f}' if swin else BLANK,
     ]
 
 
 def write_json(path: Path, content: dict) -> None:
-    """Write everything that was found, raw samples included."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=2) + '\n')
+    """Write everything that was measured, raw samples included."""
+    with whole_or_absent(path) as unfinished:
+        unfinished.write_text(json.dumps(content, indent=2) + '\n')

@@ -3,12 +3,15 @@
 from collections.abc import Sequence
 from math import prod
 
+from mmbiformer.tables import MISSING, format_table
+
 from .advice import RULE, FactorAdvice, recommend
 from .cases import SHIPPED_FACTORS, SHIPPED_TASKS, Size
+from .families import arch_title
 from .growth import PAPER_EXPONENTS, PARTS, RULES, Point, exponents, paper_exponent
 from .measure import Timing
 from .memory import reason
-from .report import format_table, milliseconds, three_digits
+from .report import milliseconds, three_digits
 
 
 def format_growth(points: Sequence[Point], arch: str) -> str:
@@ -22,39 +25,35 @@ def format_growth(points: Sequence[Point], arch: str) -> str:
 
 def _growth_table(points: Sequence[Point]) -> str:
     sizes = sorted({p.size for p in points}, key=prod)
-    found = {(p.part, p.size): p for p in points}
+    by_part = {(p.part, p.size): p for p in points}
     head = ['size', 'S', *(f'{part} {unit}' for part in PARTS for unit in ('GFLOP', 'ms'))]
-    lines = []
+    rows = []
     for size in sizes:
-        cells = [f'{size[0]}x{size[1]}', str(found[PARTS[0], size].partition_factor)]
+        cells = [f'{size[0]}x{size[1]}', str(by_part[PARTS[0], size].partition_factor)]
         for part in PARTS:
-            point = found[part, size]
+            point = by_part[part, size]
             timed = isinstance(point.result, Timing)
-            cells += [
-                f'{point.flops / 1e9:.3g}',
-                milliseconds(point.result.median) if timed else 'n/a',
-            ]
-        lines.append(cells)
+            time = milliseconds(point.result.median) if timed else MISSING
+            cells += [f'{point.flops / 1e9:.3g}', time]
+        rows.append(cells)
     rule = 'S ~ (HW)^(1/3), 8 at 512x512' if points[0].rule == 'scaled' else 'S fixed'
-    return f'{rule}\n{format_table(head, lines)}'
+    return f'{rule}\n{format_table(head, rows)}'
 
 
 def _exponent_table(points: Sequence[Point], arch: str) -> str:
     counted = exponents(points, lambda p: p.flops)
     timed = exponents(points, lambda p: p.result.median)
     head = ['exponent e of cost ~ (HW)^e', *(f'S {rule}' for rule in RULES)]
-    lines = []
-    for part in PARTS:
-        for name, fits in (('counted', counted), ('measured', timed)):
-            values = [fits.get((rule, part)) for rule in RULES]
-            lines.append(
-                [f'{part}, {name}', *('n/a' if v is None else f'{v:.2f}' for v in values)]
-            )
+    values = {
+        f'{part}, {name}': [fits.get((rule, part)) for rule in RULES]
+        for part in PARTS
+        for name, fits in (('counted', counted), ('measured', timed))
+    }
     formula = [paper_exponent(points, rule, arch) for rule in RULES]
-    lines.append(["attention, paper's formula at these sizes", *(f'{x:.2f}' for x in formula)])
-    limits = [PAPER_EXPONENTS[rule] for rule in RULES]
-    lines.append(["attention, paper's limit", *(f'{x:.2f}' for x in limits)])
-    return format_table(head, lines)
+    values["attention, paper's formula at these sizes"] = formula
+    values["attention, paper's limit"] = [PAPER_EXPONENTS[rule] for rule in RULES]
+    cells = {k: [MISSING if x is None else f'{x:.2f}' for x in v] for k, v in values.items()}
+    return format_table(head, [[name, *row] for name, row in cells.items()])
 
 
 def format_advice(
@@ -72,7 +71,7 @@ def format_advice(
     head += [f'padded {i + 1}' for i in range(num_stages)]
     head += ['all-pad regions', 'keys per query', 'GFLOP needed', 'pads computed']
     head += ['backbone ms'] if times else []
-    lines = []
+    rows = []
     for advice in advices:
         s = advice.partition_factor
         line = [f'{s}{" *" if s == best else ""}']
@@ -82,10 +81,10 @@ def format_advice(
         line += ['/'.join(str(stage.keys) for stage in advice.stages)]
         line += [three_digits(advice.needed_flops / 1e9), three_digits(advice.padded_flops / 1e9)]
         if times:
-            line.append(milliseconds(times[s]) if times[s] else 'n/a')
-        lines.append(line)
-    title = f'S for BiFormer-{arch.upper()} at {size[0]}x{size[1]}; attention of the routed stages'
-    return '\n'.join([title, format_table(head, lines), f'* {RULE}', _shipped(size)])
+            line.append(milliseconds(times[s]) if times[s] else MISSING)
+        rows.append(line)
+    title = f'S for {arch_title(arch)} at {size[0]}x{size[1]}; attention of the routed stages'
+    return '\n'.join([title, format_table(head, rows), f'* {RULE}', _shipped(size)])
 
 
 def _shipped(size: Size) -> str:

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from mmbiformer.backbones import BiFormer
 from mmbiformer.ops import routed_attention, routing_indices
 from mmbiformer.ops.any_size import from_regions, pad_to_regions
 
 from .cases import OFFICIAL, Case, map_size
 from .device import DTYPES, autocast
+from .families import FAMILY_OF
 from .models import build_backbone, build_detector
 from .official_style import official_style_attention, split_regions
 
@@ -26,13 +26,13 @@ class Step:
         case (Case): What it is a step of.
         forward (Callable): The forward pass; returns the loss in training.
         trained (Sequence[Tensor]): Tensors that get gradients.
-        module (nn.Module, optional): The model, where there is one.
+        module (nn.Module): The model; of an attention alone the layer, without data.
     """
 
     case: Case
     forward: Callable[[], Tensor | object]
     trained: Sequence[Tensor]
-    module: nn.Module | None = None
+    module: nn.Module
 
     def __call__(self) -> None:
         if self.case.mode == 'inference':
@@ -113,41 +113,63 @@ def _op_step(case: Case) -> Step:
 
     The official-style row begins with maps that are padded already, as its layer does.
     """
-    with torch.device('meta'):
-        attention = BiFormer(case.arch, case.partition_factor).stages[case.stage][0].attn
-    s, heads = case.partition_factor, attention.num_heads
-    channels = attention.proj.out_features
-    shape = (3, case.batch_size, *map_size(case.size, case.stage), channels)
-    torch.manual_seed(1)
-    dtype = DTYPES[case.precision]  # as a projection gives them under autocast
-    q, k, v = torch.randn(shape).to(case.device, dtype)
-    pads = torch.randn(3, channels).to(case.device, dtype)
-    indices = routing_indices(q, k, attention.topk, s, *pads[:2])
-    training = case.mode == 'training'
+    layer, maps, pads = prepare_attention(case, case.stage)
+    indices = route(layer, maps, pads)
+    training, s = case.mode == 'training', case.partition_factor
 
     if case.model == OFFICIAL:
-        height, width = shape[2:4]
-        q, k, v = (pad_to_regions(x, s, pad) for x, pad in zip((q, k, v), pads, strict=True))
+        height, width = maps[0].shape[1:3]
+        q, k, v = (pad_to_regions(x, s, pad) for x, pad in zip(maps, pads, strict=True))
         trained = [q.requires_grad_(training), torch.cat([k, v], -1).requires_grad_(training)]
 
         def forward() -> Tensor:
             q, kv = (split_regions(x, s) for x in trained)
-            out = official_style_attention(q, kv, indices, heads, attention.scale)
+            out = official_style_attention(q, kv, indices, layer.num_heads, layer.scale)
             return _loss([from_regions(out, height, width, s)])
     else:
-        trained = [x.requires_grad_(training) for x in (q, k, v, pads[1], pads[2])]
+        trained = [x.requires_grad_(training) for x in (*maps, *pads[1:])]
 
         def forward() -> Tensor:
-            q, k, v, pad_key, pad_value = trained
-            out = routed_attention(
-                *(q, k, v, indices),
-                partition_factor=s,
-                num_heads=heads,
-                scale=attention.scale,
-                pad_key=pad_key,
-                pad_value=pad_value,
-                backend=case.model,
-            )
-            return _loss([out])
+            return _loss([attend(layer, maps, pads, indices, case.model)])
 
-    return Step(case, forward, trained)
+    return Step(case, forward, trained, layer)
+
+
+def prepare_attention(case: Case, stage: int) -> tuple[nn.Module, list[Tensor], list[Tensor]]:
+    """Routed attention without its projections: the layer of a stage, and inputs for it.
+
+    Returns:
+        tuple: The layer, for its options alone: it has no data; random queries, keys and values,
+        (B, H, W, C) each; the query, key and value of a padding token, (C, ) each.
+    """
+    family = FAMILY_OF[case.arch]
+    with torch.device('meta'):
+        backbone = family.backbone(family.archs[case.arch], partition_factor=case.partition_factor)
+    layer = family.attention(backbone, stage)
+    channels = layer.proj.out_features
+    torch.manual_seed(1)
+    maps = torch.randn(3, case.batch_size, *map_size(case.size, stage), channels)
+    pads = torch.randn(3, channels)
+    dtype = DTYPES[case.precision]  # as a projection gives them under autocast
+    return layer, list(maps.to(case.device, dtype)), list(pads.to(case.device, dtype))
+
+
+def route(layer: nn.Module, maps: list[Tensor], pads: list[Tensor]) -> Tensor:
+    """The regions, (B, S * S, K), that the layer chooses for prepared inputs."""
+    return routing_indices(*maps[:2], layer.topk, layer.partition_factor, *pads[:2])
+
+
+def attend(
+    layer: nn.Module, maps: list[Tensor], pads: list[Tensor], indices: Tensor, backend: str
+) -> Tensor:
+    """The layer's attention of prepared inputs, (B, H, W, C)."""
+    return routed_attention(
+        *maps,
+        indices,
+        partition_factor=layer.partition_factor,
+        num_heads=layer.num_heads,
+        scale=layer.scale,
+        pad_key=pads[1],
+        pad_value=pads[2],
+        backend=backend,
+    )

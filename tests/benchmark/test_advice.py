@@ -2,6 +2,7 @@
 
 import pytest
 from mmengine.config import Config
+from text_tables import tables_of
 from toolbox import CONFIGS
 
 from mmbiformer.benchmark.advice import candidates, factor_advice, recommend, stage_advice
@@ -38,24 +39,24 @@ def test_no_padding_costs_what_is_needed() -> None:
 
 
 def test_candidates_lie_around_the_paper_s_rule() -> None:
-    assert list(candidates((512, 512))) == [*range(6, 13)]
-    assert 16 in candidates((800, 1344))
-    assert min(candidates((64, 64))) == 4  # the regions that the third stage's top-k needs
+    assert list(candidates('s', (512, 512))) == [*range(6, 13)]
+    assert 16 in candidates('s', (800, 1344))
+    assert min(candidates('s', (64, 64))) == 4  # the regions that the third stage's top-k needs
 
 
 def test_recommended_is_cheap_among_those_that_pad_little() -> None:
-    advices = [factor_advice('s', (800, 1344), s) for s in candidates((800, 1344))]
+    advices = [factor_advice('s', (800, 1344), s) for s in candidates('s', (800, 1344))]
     best = recommend(advices)
     assert best == 17  # 3 x 5 regions of 51 x 85 tokens; S = 16 pads 4 x 6 of 64 x 96
     # None pads little enough: then the one that pads least.
     wasteful = [advice for advice in advices if advice.waste > 1.2]
     assert recommend(wasteful) == min(wasteful, key=lambda a: a.waste).partition_factor
     text = format_advice('s', (800, 1344), advices, {})
-    (marked,) = [line for line in text.splitlines() if line.startswith('17 *')]
+    (marked,) = [row for row in tables_of(text)[0] if row[0] == '17 *']
     assert 'x1.03' in marked
     assert 'at this size S=16' in text
     timed = format_advice('s', (800, 1344), advices[:1], {advices[0].partition_factor: 0.25})
-    assert '250' in timed.splitlines()[3]
+    assert tables_of(timed)[0][1][-1] == '250'
 
 
 @pytest.mark.parametrize(
@@ -67,4 +68,4 @@ def test_recommended_is_cheap_among_those_that_pad_little() -> None:
 )
 def test_shipped_factors_are_those_of_the_configs(config, size) -> None:
     shipped = Config.fromfile(CONFIGS / config).model.backbone.partition_factor
-    assert SHIPPED_FACTORS[size] == default_factor(size) == shipped
+    assert SHIPPED_FACTORS[size] == default_factor('s', size) == shipped

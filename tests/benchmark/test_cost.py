@@ -11,7 +11,7 @@ from mmbiformer import BiFormer
 from mmbiformer.benchmark import official_style
 from mmbiformer.benchmark.cases import Case
 from mmbiformer.benchmark.cost import (
-    biformer_flops,
+    backbone_flops,
     counted_flops,
     detector_flops,
     routed_flops,
@@ -44,15 +44,15 @@ def test_backbone_counts_real_tokens(size, factor, padded) -> None:
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         official_style(backbone)(torch.rand(1, 3, *size))
     if padded:
-        assert biformer_flops(backbone, size) < counter.get_total_flops()
+        assert backbone_flops(backbone, size) < counter.get_total_flops()
     else:
-        assert biformer_flops(backbone, size) == counter.get_total_flops()
+        assert backbone_flops(backbone, size) == counter.get_total_flops()
 
 
 def test_published_cost() -> None:
     with torch.device('meta'):
         backbone = BiFormer('s', partition_factor=7, out_indices=(3,))
-    assert biformer_flops(backbone, (224, 224)) / 2e9 == pytest.approx(4.46, abs=0.01)
+    assert backbone_flops(backbone, (224, 224)) / 2e9 == pytest.approx(4.46, abs=0.01)
 
 
 def test_counted_flops_of_a_convolution() -> None:

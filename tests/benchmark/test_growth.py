@@ -56,14 +56,14 @@ def test_the_paper_s_exponents_follow_from_its_formula() -> None:
 
 def test_rules_for_s() -> None:
     sizes = [(64, 64), (256, 256), (512, 512), (800, 1344), (1448, 1448)]
-    assert [scaled_factor(size) for size in sizes] == [4, 5, 8, 13, 16]
-    assert [factor_of('scaled', size) for size in sizes] == [4, 5, 8, 13, 16]
-    assert [factor_of('fixed', size) for size in sizes] == [8] * 5
+    assert [scaled_factor('s', size) for size in sizes] == [4, 5, 8, 13, 16]
+    assert [factor_of('scaled', 's', size) for size in sizes] == [4, 5, 8, 13, 16]
+    assert [factor_of('fixed', 's', size) for size in sizes] == [8] * 5
 
 
 def point(rule: str, part: str, side: int, seconds: float | None, flops: float = 1.0) -> Point:
     result = MemoryError('full') if seconds is None else Timing([seconds])
-    return Point(rule, part, (side, side), factor_of(rule, (side, side)), flops, result)
+    return Point(rule, part, (side, side), factor_of(rule, 's', (side, side)), flops, result)
 
 
 def test_exponents_are_fitted_per_rule_and_part() -> None:
@@ -94,7 +94,7 @@ def test_measured_points() -> None:
     assert {(p.rule, p.part, p.size) for p in points} == {
         (rule, part, size) for rule in RULES for part in PARTS for size in sizes
     }
-    assert all(p.partition_factor == factor_of(p.rule, p.size) for p in points)
+    assert all(p.partition_factor == factor_of(p.rule, 't', p.size) for p in points)
     assert all(p.result.median > 0 for p in points)
     flops = {(p.rule, p.part, p.size): p.flops for p in points}
     for rule in RULES:

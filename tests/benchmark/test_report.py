@@ -1,5 +1,7 @@
 """Rows become tables: ratios, and what could not be measured."""
 
+from text_tables import tables_of
+
 from mmbiformer.benchmark.cases import Case
 from mmbiformer.benchmark.groups import Row, measure_group
 from mmbiformer.benchmark.report import format_group, three_digits
@@ -17,19 +19,19 @@ def test_a_group_as_a_table() -> None:
         row('swin-t', [0.3, 0.2, 0.4], peak_bytes=20_000_000, saved_bytes=8_000_000),
         row('resnet-50', [], problems=['MemoryError: no room']),
     ]
-    head, line, *lines, problem = format_group(rows, matmul=200.0).splitlines()
-    assert set(line) == {'-', ' '}
-    assert head.split('  ')[0] == 'model'
-    official, reference, _, resnet = (line.split() for line in lines)
-    assert official[-4:] == ['1', '1.00', 'x', '10.00']
+    text = format_group(rows, matmul=200.0)
+    ((head, official, reference, _, resnet),) = tables_of(text)
+    assert head[0] == 'model'
+    assert official[-3:] == ['1', '1.00 x', '10.00']
     # 0.6 s: 2 images, 60 GFLOP at 100 GFLOP/s, five times as fast, twice Swin-T's time.
     assert reference == [
         *('reference', '600', '500-1500', '3.33', '60.0', '100', '50%', '10', '7'),
-        *('5.00', 'x', '2.00'),
+        *('5.00 x', '2.00'),
     ]
     assert resnet[:2] == ['resnet-50', 'n/a']
+    *lines, problem = text.splitlines()
     assert problem == 'resnet-50: n/a: MemoryError: no room'
-    assert len({len(x) for x in (head, line, *lines[:3])}) == 1
+    assert len({len(x) for x in lines}) == 1
 
 
 def test_three_digits() -> None:
