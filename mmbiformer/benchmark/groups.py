@@ -64,7 +64,7 @@ def measure_group(cases: list[Case], rounds: int, report: Report) -> list[Row]:
     for row in rows:
         result = results.get(row.case.model)
         if isinstance(result, Exception):
-            row.problems.append(reason(result))
+            _note(row, result)
         elif result is not None:
             row.samples = result.samples
     return rows
@@ -75,10 +75,15 @@ def _attempt(row: Row, measure: Callable[[], None]) -> Exception | None:
     try:
         measure()
     except Exception as error:
-        if reason(error) not in row.problems:
-            row.problems.append(reason(error))
+        _note(row, error)
         return error
     return None
+
+
+def _note(row: Row, error: Exception) -> None:
+    """Say once what may go wrong with the memory, the building and the timing of a case alike."""
+    if reason(error) not in row.problems:
+        row.problems.append(reason(error))
 
 
 def _measure_memory(row: Row) -> None:

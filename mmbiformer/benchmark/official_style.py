@@ -154,11 +154,6 @@ class _Backbone(BiFormer):
         ):
             x = stage(downsample(x))
             if i in self.out_indices:
-                out = _norm_channels(getattr(self, f'norm{i}'), x)
-                outs.append(out.contiguous())
+                norm = getattr(self, f'norm{i}')
+                outs.append(norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2).contiguous())
         return tuple(outs)
-
-
-def _norm_channels(norm: nn.LayerNorm, x: Tensor) -> Tensor:
-    """LayerNorm over the channels of a map (B, C, H, W)."""
-    return norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)

@@ -52,3 +52,10 @@ def test_a_case_that_cannot_be_built_is_a_row_that_says_why() -> None:
     assert not found[2].samples and found[2].seconds is None
     (problem,) = found[2].problems
     assert 'exceeds the 4 regions of partition_factor=2' in problem
+
+
+def test_what_goes_wrong_in_every_measurement_is_said_once() -> None:
+    case = Case('op', 'none', 'inference', 't', (32, 32), 4, 1, 'cpu', 'fp32', stage=0)
+    (row,) = measure_group([case], 1, lambda line: None)
+    (problem,) = row.problems
+    assert "backend 'none' is unknown" in problem
