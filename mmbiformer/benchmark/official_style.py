@@ -16,7 +16,7 @@ import copy
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmbiformer.backbones import BiFormer
 from mmbiformer.layers import BiFormerBlock, BiLevelRoutingAttention, FullAttention
