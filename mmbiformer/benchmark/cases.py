@@ -1,6 +1,5 @@
 """What is measured: one case per row, grouped by what may be compared with each other."""
 
-import inspect
 from dataclasses import dataclass
 from math import ceil
 
@@ -74,11 +73,6 @@ def smallest_factor(arch: str) -> int:
 def default_factor(arch: str, size: Size) -> int:
     """S of the shipped config of that size, else by the paper's rule."""
     return SHIPPED_FACTORS.get(size) or scaled_factor(arch, size)
-
-
-def default_backend(arch: str) -> str:
-    """What the backbone takes when no backend is named, and so do levels growth and advice."""
-    return inspect.signature(FAMILY_OF[arch].backbone).parameters['attention_backend'].default
 
 
 def map_size(size: Size, stage: int) -> Size:

@@ -11,7 +11,7 @@ from mmbiformer.errors import UserError
 
 from . import memory
 from .advice import candidates, factor_advice, recommend
-from .cases import BACKENDS, Case, Size, default_backend, default_factor, groups_of
+from .cases import BACKENDS, Case, Size, default_factor, groups_of
 from .device import environment, matmul_rate
 from .families import FAMILY_OF, arch_title
 from .groups import Report, measure_group
@@ -21,7 +21,7 @@ from .options import parse_options
 from .pictures import draw_groups, draw_growth
 from .report import format_group, write_json
 from .scaling_report import format_advice, format_growth
-from .steps import build_step
+from .steps import build_step, default_backend
 
 NOTES = (
     'official-style: benchmark-only twin of the official implementation, same weights and outputs '
@@ -140,15 +140,16 @@ def _time_factors(case: Case, factors: Sequence[int], options: Namespace) -> dic
 
 def _inference_case(options: Namespace) -> Case:
     """What growth and advice vary: inference of the backbone with one backend."""
-    models = options.models or [default_backend(options.arch)]
-    if options.models and (len(models) != 1 or models[0] not in BACKENDS):
+    models = options.models
+    if models and (len(models) != 1 or models[0] not in BACKENDS):
         raise UserError(
             f'--models {" ".join(models)}: level {options.level} takes one backend of '
             f'{", ".join(BACKENDS)}'
         )
     size = options.size[0]
     given = dict(_shared(options), partition_factor=default_factor(options.arch, size))
-    return Case('backbone', models[0], 'inference', size=size, **given)
+    case = Case('backbone', 'auto', 'inference', size=size, **given)
+    return replace(case, model=models[0] if models else default_backend(case))
 
 
 def _shared(options: Namespace) -> dict:

@@ -1,5 +1,6 @@
 """What is timed: one step of inference or of training, ready to be called."""
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -95,16 +96,14 @@ def _detection_batch(case: Case) -> dict[str, list]:
     corner = torch.tensor([width, height, width, height])
     inputs, samples = [], []
     for _ in range(case.batch_size):
-        inputs.append(
-            torch.randint(256, (3, height, width), dtype=torch.uint8, generator=generator)
-        )
+        image = torch.randint(256, (3, height, width), dtype=torch.uint8, generator=generator)
+        inputs.append(image)
         start, extent = torch.rand(2, NUM_BOXES, 2, generator=generator) * 0.5
         boxes = torch.cat([start, start + extent], dim=1) * corner
         labels = torch.randint(80, (NUM_BOXES,), generator=generator)
         shape = dict(img_shape=case.size, ori_shape=case.size, scale_factor=(1.0, 1.0))
-        samples.append(
-            DetDataSample(metainfo=shape, gt_instances=InstanceData(bboxes=boxes, labels=labels))
-        )
+        objects = InstanceData(bboxes=boxes, labels=labels)
+        samples.append(DetDataSample(metainfo=shape, gt_instances=objects))
     return dict(inputs=inputs, data_samples=samples)
 
 
@@ -173,3 +172,9 @@ def attend(
         pad_value=pads[2],
         backend=backend,
     )
+
+
+def default_backend(case: Case) -> str:
+    """What the backbone takes when no backend is named, and so do levels growth and advice."""
+    options = inspect.signature(FAMILY_OF[case.arch].backbone).parameters
+    return options['attention_backend'].default

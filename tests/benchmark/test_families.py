@@ -4,8 +4,9 @@ import pytest
 import torch
 from toolbox import ROOT
 
-from mmbiformer.benchmark.cases import BACKENDS, default_backend, known_models
+from mmbiformer.benchmark.cases import BACKENDS, Case, known_models
 from mmbiformer.benchmark.families import FAMILIES, FAMILY_OF
+from mmbiformer.benchmark.steps import default_backend
 from mmbiformer.layers import BiLevelRoutingAttention
 
 
@@ -43,4 +44,5 @@ def test_rows_are_the_backends_themselves(level):
 
 
 def test_growth_and_advice_take_what_the_backbone_takes():
-    assert default_backend('s') == 'auto'
+    case = Case('backbone', 'auto', 'inference', 't', (64, 64), 4, 1, 'cpu', 'fp32')
+    assert default_backend(case) in ('auto', 'chunked')
