@@ -30,7 +30,7 @@ ALLOWED = {
     },
     'engine': {
         *('torch', 'mmengine', 'mmdet'),
-        'mmbiformer.checkpoint',
+        'mmbiformer.checkpoints',
         'mmbiformer.errors',
         'mmbiformer.stack',
     },

@@ -3,13 +3,11 @@
 from dataclasses import dataclass
 from math import ceil
 
-from mmbiformer import ops
 from mmbiformer.errors import UserError
+from mmbiformer.ops import BACKENDS
 
 from .families import FAMILY_OF, arch_title
 
-# 'auto' chooses one of the others: as a row it would measure that one twice.
-BACKENDS = tuple(backend for backend in ops.BACKENDS if backend != 'auto')
 OFFICIAL = 'official-style'
 RIVALS = ('swin-t', 'resnet-50')
 MODES = ('inference', 'training')

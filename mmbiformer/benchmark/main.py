@@ -8,13 +8,14 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from mmbiformer.errors import UserError
+from mmbiformer.ops import BACKENDS
 
 from . import memory
 from .advice import candidates, factor_advice, recommend
-from .cases import BACKENDS, Case, Size, default_factor, groups_of
+from .cases import Case, Size, default_factor, groups_of
 from .device import environment, matmul_rate
 from .families import FAMILY_OF, arch_title
-from .groups import Report, measure_group
+from .groups import SMALL_SIZE, Report, measure_group
 from .growth import measure_growth
 from .measure import interleave
 from .options import parse_options
@@ -149,7 +150,8 @@ def _inference_case(options: Namespace) -> Case:
     size = options.size[0]
     given = dict(_shared(options), partition_factor=default_factor(options.arch, size))
     case = Case('backbone', 'auto', 'inference', size=size, **given)
-    return replace(case, model=models[0] if models else default_backend(case))
+    small = replace(case, size=SMALL_SIZE)
+    return replace(case, model=models[0] if models else default_backend(small))
 
 
 def _shared(options: Namespace) -> dict:

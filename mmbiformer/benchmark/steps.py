@@ -1,6 +1,5 @@
 """What is timed: one step of inference or of training, ready to be called."""
 
-import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -9,6 +8,8 @@ from torch import Tensor, nn
 
 from mmbiformer.ops import routed_attention, routing_indices
 from mmbiformer.ops.any_size import from_regions, pad_to_regions
+from mmbiformer.ops.backends import choose
+from mmbiformer.ops.inputs import Inputs
 
 from .cases import OFFICIAL, Case, map_size
 from .device import DTYPES, autocast
@@ -176,5 +177,6 @@ def attend(
 
 def default_backend(case: Case) -> str:
     """What the backbone takes when no backend is named, and so do levels growth and advice."""
-    options = inspect.signature(FAMILY_OF[case.arch].backbone).parameters
-    return options['attention_backend'].default
+    layer, maps, pads = prepare_attention(case, FAMILY_OF[case.arch].main_stage)
+    options = layer.partition_factor, layer.num_heads, layer.scale
+    return choose('auto', Inputs(*maps, route(layer, maps, pads), *pads[1:], *options)).name

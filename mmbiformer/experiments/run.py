@@ -59,9 +59,7 @@ class Run:
 
     def check(self, resume: bool) -> None:
         """Refuse to overwrite a run, or to resume one of another recipe: raises UserError."""
-        recipe = (
-            self.describe_recipe()
-        )  # first of all, as it finds out whether the config is there
+        recipe = self.describe_recipe()  # at once: it finds a missing config
         if not self.work_dir.exists() or not any(self.work_dir.iterdir()):
             return
         remedy = f"remove '{self.work_dir}' or choose another --out-dir"
@@ -70,11 +68,18 @@ class Run:
                 f"'{self.work_dir}' holds a run already: add --resume to keep or complete it, "
                 f'{remedy}'
             )
-        if not self.recipe.is_file() or self.recipe.read_text(encoding='utf-8') != recipe:
+        if self._begun_with() != json.loads(recipe):
             raise UserError(
                 f"'{self.work_dir}' was begun with another recipe than '{self.config}' with seed "
                 f'{self.seed}, --resume cannot go on with it: {remedy}'
             )
+
+    def _begun_with(self) -> dict | None:
+        """The recipe in the folder; None where there is none that can be read."""
+        try:
+            return json.loads(self.recipe.read_text(encoding='utf-8'))
+        except (OSError, ValueError):
+            return None
 
     def train(self, data_root: str) -> str:
         """Train, or go on from the latest checkpoint; return the last checkpoint."""
