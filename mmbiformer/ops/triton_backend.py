@@ -20,7 +20,7 @@ HEAD_DIMS = (16, 32, 64, 128)
 OLDEST_TRITON = (3, 6)
 # A region that more than this times K regions route to, where K is the mean, is shared by several
 # programs: one would still be at it when all others are done. 2 would double the memory for it.
-CHUNK_PER_TOPK = 4
+PIECE_PER_TOPK = 4
 
 
 class Tiles(NamedTuple):
@@ -220,37 +220,37 @@ def _backward_keys(
     grad_out: Tensor, inputs: Inputs, stats: Tensor, norm: Tensor | None
 ) -> list[Tensor]:
     """Gradients of k and v."""
-    from .triton_kernels import add_chunks_kernel, backward_key_kernel
+    from .triton_kernels import add_pieces_kernel, backward_key_kernel
 
     q, indices = inputs.q, inputs.indices
     _, _, tiles = _choose_tiles(inputs)
     batch, num_regions, topk = indices.shape
     lists, starts = _invert(indices)
     num_listed = num_regions * topk
-    chunk = CHUNK_PER_TOPK * topk
-    num_partial = 2 * ((num_listed - 1) // chunk)
+    piece_size = PIECE_PER_TOPK * topk
+    num_partial = 2 * ((num_listed - 1) // piece_size)
     grads = [q.new_empty(q.shape) for _ in range(2)]
     shape = 2, batch, num_partial, inputs.partition.tokens, q.shape[-1]
     partials = stats.new_empty(shape).unbind()
     shared = _map_arguments(inputs)
-    backward_key_kernel[_launch_grid(inputs, num_listed // chunk + num_regions, tiles.keys)](
+    backward_key_kernel[_launch_grid(inputs, num_listed // piece_size + num_regions, tiles.keys)](
         *map(_map, (q, inputs.k, inputs.v, grad_out, *grads, *partials)),
         lists,
         starts,
         stats,
         norm,
         topk=topk,
-        chunk_size=chunk,
+        piece_size=piece_size,
         scale=inputs.scale,
         REGIONS=1 << (num_regions - 1).bit_length(),
         **shared,
         **_tile_arguments(tiles),
     )
     if num_partial:
-        add_chunks_kernel[_launch_grid(inputs, num_regions, tiles.keys)](
+        add_pieces_kernel[_launch_grid(inputs, num_regions, tiles.keys)](
             *map(_map, (*grads, *partials)),
             starts,
-            chunk_size=chunk,
+            piece_size=piece_size,
             BLOCK_K=tiles.keys,
             num_warps=tiles.warps,
             **shared,

@@ -22,7 +22,11 @@ def real_part(region, height, width, S: tl.constexpr):
 
 @triton.jit
 def own_tile(region, height, width, S: tl.constexpr, BLOCK: tl.constexpr):
-    """A program's tokens: number in the region, place on the map, which are real; is any?"""
+    """The tile of a region's real tokens that a program owns.
+
+    Returns the tokens' numbers, their y and x on the map, and which of them are real, all of shape
+    (BLOCK, ); and whether the tile has any real token.
+    """
     top, left, rows, columns = real_part(region, height, width, S)
     first = tl.program_id(1) * BLOCK
     token = first + tl.arange(0, BLOCK)
@@ -40,8 +44,10 @@ def first_tokens(region_height, region_width, BLOCK: tl.constexpr):
 
 @triton.jit
 def next_tokens(slot, row, column, region_height, region_width, BLOCK: tl.constexpr):
-    """The tokens BLOCK further, counted as an odometer does: only scalars, which do not change in
-    a loop, are divided. To divide every token's number would cost about as much as the softmax.
+    """Slot, row and column of the tokens BLOCK further on, counted as an odometer does.
+
+    Only scalars are divided, and their quotients do not change in a loop. To divide the number of
+    every token would cost about as much as the softmax.
     """
     column += BLOCK % region_width
     carry = (column >= region_width).to(tl.int32)
@@ -55,7 +61,7 @@ def next_tokens(slot, row, column, region_height, region_width, BLOCK: tl.conste
 
 @triton.jit
 def locate(list_ptr, length, slot, row, column, height, width, S: tl.constexpr):
-    """Place of tokens of a list of regions, whether they are listed, and whether on the map."""
+    """The y and x of tokens of a list of regions, and whether they are in the list, and real."""
     is_listed = slot < length
     region = tl.load(list_ptr + slot, mask=is_listed, other=0).to(tl.int32)
     y = region // S * tl.cdiv(height, S) + row
@@ -65,7 +71,7 @@ def locate(list_ptr, length, slot, row, column, height, width, S: tl.constexpr):
 
 @triton.jit
 def _pointers(x_map, image, head, y, x, D: tl.constexpr):
-    """To the D channels of tokens; 16 bytes at once where 16 divides the strides, as it does C."""
+    """Pointers to tokens, (BLOCK, D); 16 bytes are one access where 16 divides all strides."""
     tensor, image_stride, row_stride, column_stride = x_map
     offset = y.to(tl.int64) * row_stride + x.to(tl.int64) * column_stride
     tensor += image * image_stride + head * D
@@ -74,9 +80,9 @@ def _pointers(x_map, image, head, y, x, D: tl.constexpr):
 
 @triton.jit
 def load_tokens(x_map, image, head, y, x, is_real, D: tl.constexpr, pad_ptr=None, is_listed=None):
-    """Tokens (BLOCK, D); the pad for what is listed and not real, zeros for the rest.
+    """Tokens, (BLOCK, D): the pad where one is listed but not real, zeros where it is not listed.
 
-    The pad is read by its address instead of a token's, so that the scores need no mask for
+    The pad is read at its own address in place of the token's, so that the scores need no mask for
     padding: such a mask in the layout of the products takes up to 80 registers.
     """
     pointers = _pointers(x_map, image, head, y, x, D)
@@ -88,16 +94,17 @@ def load_tokens(x_map, image, head, y, x, is_real, D: tl.constexpr, pad_ptr=None
 
 
 @triton.jit
-def store_tokens(x_map, image, head, y, x, is_real, rows, D: tl.constexpr):
+def store_tokens(x_map, image, head, y, x, is_real, tokens, D: tl.constexpr):
+    """Write those of the tokens, (BLOCK, D), that are real, in the dtype of the map."""
     pointers = _pointers(x_map, image, head, y, x, D)
-    tl.store(pointers, rows.to(x_map[0].dtype.element_ty), mask=is_real[:, None])
+    tl.store(pointers, tokens.to(x_map[0].dtype.element_ty), mask=is_real[:, None])
 
 
 @triton.jit
 def dot(a, b):
     """a @ b in b's dtype with float32 sums: tensor cores for 16 bits, exact float32 otherwise."""
     a = a.to(b.dtype)
-    if INTERPRETED:  # which makes garbage of bfloat16 products
+    if INTERPRETED:  # The interpreter makes garbage of bfloat16 products.
         a, b = a.to(tl.float32), b.to(tl.float32)
     return tl.dot(a, b, input_precision='ieee')
 

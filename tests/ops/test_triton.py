@@ -128,7 +128,7 @@ def test_weights_nearly_one(name, dtype, padding):
 @needs_triton
 @each_padding
 def test_regions_chosen_by_all_by_some_and_by_none(padding):
-    """Lists of regions that are split in chunks of 4, whatever their length and start."""
+    """Lists of regions that are split in pieces of 4, whatever their length and start."""
     tensors, indices, grad_out = make_inputs(3, 7, 8, 4, 1, 1, 16, padding)
     lists = {5: 16}, {1: 5, 2: 6, 6: 5}, {0: 4, 3: 1, 8: 8, 12: 3}
     for image, lengths in enumerate(lists):
@@ -219,7 +219,7 @@ def test_compiles_for_hopper(tmp_path):
     assert len(rows) == 4 * len(LAUNCHES)
     assert not any(row['spills'] for row in rows)
     for row in rows:
-        is_half = row['dtype'] == 'bfloat16' and row['kernel'] != 'add_chunks_kernel'
+        is_half = row['dtype'] == 'bfloat16' and row['kernel'] != 'add_pieces_kernel'
         assert bool(row['wgmma']) == (is_half and row['tokens'] > 128), row
         assert bool(row['wgmma'] or row['mma']) == is_half, row
     # Only tiles, heads and padding change a kernel: pictures of other sizes compile nothing.
@@ -281,7 +281,7 @@ def compile_launches() -> None:
 
     triton.runtime.driver.set_active(Hopper())
     seen = {}
-    for name in ('forward', 'backward_query', 'backward_key', 'add_chunks'):
+    for name in ('forward', 'backward_query', 'backward_key', 'add_pieces'):
         setattr(triton_kernels, f'{name}_kernel', Recorder(f'{name}_kernel'))
     for dtype, batch, height, width, s, topk, heads, padding in LAUNCHES:
         tokens = -(-height // s) * -(-width // s)
