@@ -1,62 +1,54 @@
-"""Shapes that nobody thought of: the chunked backend equals the plain one on all of them."""
+"""Shapes that nobody thought of: the chunked backend, at any chunk size, equals the plain one."""
 
 import pytest
 import torch
+from attention_cases import Arguments, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.strategies import composite, integers
 
-from mmbiformer.ops import chunked, routed_attention, routing_indices
+from mmbiformer.ops import chunked, routing_indices
 from mmbiformer.ops.routing import region_means
 
 
 @composite
-def cases(draw) -> dict:
-    """Any map, S, K, heads and padding; any regions, even twice the same; chunks of any size."""
+def arguments_of_any_shape(draw) -> Arguments:
+    """Any map, S, K, heads and padding; any regions, even twice the same."""
     s = draw(integers(1, 5))
     heads, dim = draw(integers(1, 3)), draw(integers(1, 9))
     shape = draw(integers(1, 3)), draw(integers(1, 13)), draw(integers(1, 13)), heads * dim
     generator = torch.Generator().manual_seed(draw(integers(0, 1000)))
-    q, k, v, grad = torch.randn(4, *shape, generator=generator, dtype=torch.float64).unbind()
-    pads = torch.randn(2, heads * dim, generator=generator, dtype=torch.float64).unbind()
+    q, k, v, grad_out = torch.randn(4, *shape, generator=generator, dtype=torch.float64).unbind()
+    tensors = dict(q=q, k=k, v=v)
     topk = draw(integers(1, s * s))
     indices = torch.randint(s * s, (shape[0], s * s, topk), generator=generator)
-    if draw(st.booleans()):  # masked padding: a softmax needs something real, as region 0 has
-        pads = None, None
+    if draw(st.booleans()):
+        pads = torch.randn(2, heads * dim, generator=generator, dtype=torch.float64)
+        tensors.update(pad_key=pads[0], pad_value=pads[1])
+    else:  # masked padding: a softmax needs something real, as region 0 has
         indices[..., draw(integers(0, topk - 1))] = 0
     settings = dict(partition_factor=s, num_heads=heads, scale=draw(st.floats(0.01, 2)))
-    budget = draw(st.sampled_from([1, 5000, 1 << 20]))
-    return dict(tensors=(q, k, v, *pads), indices=indices, grad=grad, budget=budget, **settings)
-
-
-def results(tensors, indices, grad, backend, **options) -> list[torch.Tensor]:
-    """Output and all gradients."""
-    q, k, v, *pads = (x if x is None else x.clone().requires_grad_() for x in tensors)
-    out = routed_attention(
-        *(q, k, v, indices), pad_key=pads[0], pad_value=pads[1], backend=backend, **options
-    )
-    variables = [x for x in (q, k, v, *pads) if x is not None]
-    grads = torch.autograd.grad(out, variables, grad, allow_unused=True, materialize_grads=True)
-    return [out.detach(), *grads]
+    return Arguments(tensors, indices, grad_out, settings)
 
 
 @settings(max_examples=150, deadline=None, derandomize=True)
-@given(cases())
-def test_chunked_equals_reference(case):
-    budget = case.pop('budget')
-    expected = results(backend='reference', **case)
+@given(arguments_of_any_shape(), st.sampled_from([1, 5000, 1 << 20]))
+def test_chunked_equals_reference(arguments, bytes_per_thread):
+    expected = run(arguments, 'reference')
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(chunked, 'CPU_BYTES_PER_THREAD', budget)
-        own = results(backend='chunked', **case)
-    for result, truth in zip(own, expected, strict=True):
-        torch.testing.assert_close(result, truth, rtol=1e-10, atol=1e-11)
+        patch.setattr(chunked, 'CPU_BYTES_PER_THREAD', bytes_per_thread)
+        results = run(arguments, 'chunked')
+    for name, truth in expected.items():
+        torch.testing.assert_close(results[name], truth, rtol=1e-10, atol=1e-11)
 
 
 @settings(max_examples=100, deadline=None, derandomize=True)
-@given(cases())
-def test_routing_takes_the_regions_of_highest_affinity(case):
-    q, k, _, pad_query, pad_key = case['tensors']
-    s, topk = case['partition_factor'], case['indices'].shape[-1]
+@given(arguments_of_any_shape())
+def test_routing_takes_the_regions_of_highest_affinity(arguments):
+    q, k = arguments.tensors['q'], arguments.tensors['k']
+    # Any two vectors will do as the query and the key of padding.
+    pad_query, pad_key = (arguments.tensors.get(name) for name in ('pad_key', 'pad_value'))
+    s, topk = arguments.settings['partition_factor'], arguments.indices.shape[-1]
     indices = routing_indices(q, k, topk, s, pad_query, pad_key)
     query, key = region_means(q, s, pad_query), region_means(k, s, pad_key)
     affinity = query @ key.transpose(1, 2)

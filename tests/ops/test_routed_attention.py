@@ -1,167 +1,172 @@
-"""The op against loops over tokens, and its backends against each other."""
+"""The op against loops over tokens, and its backends against the plain one."""
+
+from dataclasses import replace
+from itertools import product
 
 import pytest
 import torch
+from attention_cases import (
+    HALVES,
+    SCALE,
+    Arguments,
+    Case,
+    assert_as_exact_as_reference,
+    each_case,
+    each_padding,
+    forward,
+    make_inputs,
+    run,
+)
 from loops import SIZES, attend, pad
 from torch.autograd import gradcheck
 
-from mmbiformer.ops import routed_attention, routing_indices
+from mmbiformer.ops import routed_attention
 
-FAST = ['chunked']  # the fused one has a file of its own
-SCALE = 0.3
-each_backend = pytest.mark.parametrize('backend', ['reference', *FAST])
-each_padding = pytest.mark.parametrize('padding', ['official', 'masked'])
+each_on_cpu = pytest.mark.parametrize('backend', ['reference', 'chunked'])
 each_size = pytest.mark.parametrize(('height', 'width', 's'), SIZES.values(), ids=SIZES)
 
-
-def make_inputs(height, width, s, topk, padding, *, batch=2, channels=8, dtype=torch.float64):
-    """q, k, v, and pad_key, pad_value where padding takes part; and the routing indices."""
-    generator = torch.Generator().manual_seed(height * 100 + width)
-    shapes = [(batch, height, width, channels)] * 3
-    if padding == 'official':
-        shapes += [(channels,)] * 2
-    tensors = [torch.randn(x, generator=generator, dtype=torch.float64).to(dtype) for x in shapes]
-    pads = (torch.zeros(channels, dtype=dtype), tensors[3]) if padding == 'official' else ()
-    return tensors, routing_indices(*tensors[:2], topk, s, *pads)
-
-
-def run(tensors, indices, s, num_heads, backend, *, grad_out=None):
-    """The output, and with ``grad_out`` also the gradients of all tensors."""
-    tensors = [x.clone().requires_grad_(grad_out is not None) for x in tensors]
-    pads = dict(zip(('pad_key', 'pad_value'), tensors[3:], strict=False))
-    out = routed_attention(
-        *tensors[:3],
-        indices,
-        partition_factor=s,
-        num_heads=num_heads,
-        scale=SCALE,
-        backend=backend,
-        **pads,
+EVERY_SIZE = {
+    f'{name}-top-{topk}-{heads}heads': Case(
+        *(height, width, s),
+        topk=s * s if topk == 'all' else min(topk, s * s),
+        num_heads=heads,
+        head_dim=8 // heads,
     )
-    if grad_out is None:
-        return [out]
-    grads = torch.autograd.grad(out, tensors, grad_out, allow_unused=True)
-    return [
-        out.detach(),
-        *(torch.zeros_like(x) if g is None else g for x, g in zip(tensors, grads, strict=True)),
-    ]
+    for (name, (height, width, s)), topk, heads in product(SIZES.items(), [1, 3, 'all'], [1, 4])
+}
+LARGER = {
+    'partial': Case(13, 18, 4, topk=4, head_dim=32),
+    'mostly padding': Case(9, 9, 8, topk=16, head_dim=32),
+}
+# Small enough for Triton's interpreter.
+SMALL = {
+    'divisible': Case(8, 4, 2, topk=2, batch=1, head_dim=16),
+    'partial regions': Case(7, 5, 3, topk=2, head_dim=16),
+    'padding regions': Case(9, 5, 4, topk=3, batch=1, num_heads=1, head_dim=32),
+    'one region': Case(3, 5, 1, topk=1, batch=1, head_dim=16),
+    'one row, top-1': Case(1, 7, 3, topk=1, num_heads=1, head_dim=16),
+    'smaller than S x S, all': Case(2, 3, 5, topk=25, batch=1, num_heads=1, head_dim=16),
+    'one token': Case(1, 1, 3, topk=1, batch=1, num_heads=1, head_dim=64),
+    'several tiles, all': Case(9, 14, 2, topk=4, batch=1, num_heads=1, head_dim=32),
+}
 
 
-def relative_errors(tensors, expected):
-    return [
-        ((x.double() - y).norm() / (y.norm() + 1e-300)).item()
-        for x, y in zip(tensors, expected, strict=True)
-    ]
+def some(*names: str) -> dict[str, Case]:
+    return {name: SMALL[name] for name in names}
 
 
-@each_backend
+@each_on_cpu
 @each_padding
 @each_size
 def test_equals_loops_over_tokens(height, width, s, padding, backend):
-    topk = min(2, s * s)
-    tensors, indices = make_inputs(height, width, s, topk, padding)
-    (out,) = run(tensors, indices, s, 2, backend)
-    assert out.shape == tensors[0].shape
+    arguments = make_inputs(Case(height, width, s, topk=min(2, s * s), padding=padding))
+    out = forward(arguments, backend)
+    assert out.shape == arguments.tensors['q'].shape
     for image in range(2):
-        q, k, v = (x[image].numpy() for x in tensors[:3])
-        pad_key, pad_value = (x.numpy() for x in tensors[3:]) if padding == 'official' else [7, 7]
-        q, k, v = pad(q, s, 0), pad(k, s, pad_key), pad(v, s, pad_value)
+        q, k, v = (arguments.tensors[name][image].numpy() for name in 'qkv')
+        pads = [7, 7]
+        if padding == 'official':
+            pads = [arguments.tensors[name].numpy() for name in ('pad_key', 'pad_value')]
+        q, k, v = pad(q, s, 0), pad(k, s, pads[0]), pad(v, s, pads[1])
         real = q.shape[:2] if padding == 'official' else (height, width)
-        chosen = [set(row.tolist()) for row in indices[image]]
+        chosen = [set(regions.tolist()) for regions in arguments.indices[image]]
         expected = attend(q, k, v, chosen, s, 2, SCALE, real)[:height, :width]
         torch.testing.assert_close(out[image], torch.from_numpy(expected), rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize('backend', FAST)
-@each_padding
-@pytest.mark.parametrize('num_heads', [1, 4], ids='{}heads'.format)
-@pytest.mark.parametrize('topk', [1, 3, 'all'], ids='top-{}'.format)
-@each_size
-def test_fast_backend_equals_reference(height, width, s, topk, num_heads, padding, backend):
-    topk = s * s if topk == 'all' else min(topk, s * s)
-    tensors, indices = make_inputs(height, width, s, topk, padding)
-    grad_out = torch.randn_like(tensors[0])
-    expected = run(tensors, indices, s, num_heads, 'reference', grad_out=grad_out)
-    results = run(tensors, indices, s, num_heads, backend, grad_out=grad_out)
-    assert len(results) == 1 + len(tensors)
-    for result, truth in zip(results, expected, strict=True):
-        torch.testing.assert_close(result, truth, rtol=0, atol=1e-12)
+@each_case(
+    ('chunked', EVERY_SIZE, [torch.float64]),
+    ('chunked', LARGER, [torch.float32, *HALVES]),
+    ('triton', SMALL, [torch.float32]),
+    ('triton', some('partial regions', 'several tiles, all', 'one token'), HALVES),
+)
+def test_output_and_gradients(backend, case):
+    assert_as_exact_as_reference(make_inputs(case, backend), backend)
 
 
-@pytest.mark.parametrize('backend', FAST)
-def test_a_region_chosen_by_all_and_one_chosen_by_none(backend):
-    tensors, _ = make_inputs(6, 6, 3, 1, 'masked', batch=1)
-    indices = torch.full((1, 9, 1), 4)
-    grad_out = torch.randn_like(tensors[0])
-    expected = run(tensors, indices, 3, 2, 'reference', grad_out=grad_out)
-    results = run(tensors, indices, 3, 2, backend, grad_out=grad_out)
-    for result, truth in zip(results, expected, strict=True):
-        torch.testing.assert_close(result, truth, rtol=0, atol=1e-12)
-    grad_value = results[3]
-    assert grad_value[:, 2:4, 2:4].abs().min() > 0
-    assert grad_value[:, :2].abs().max() == 0
+NEARLY_ONE = some('partial regions', 'padding regions', 'smaller than S x S, all')
 
 
-@each_backend
+@each_case(
+    ('chunked', NEARLY_ONE, [torch.float64]),
+    ('triton', NEARLY_ONE, [torch.float32, *HALVES]),
+)
+def test_weights_nearly_one(backend, case):
+    """The gradients of scores are then smaller than what the output's rounding adds to them."""
+    arguments = make_inputs(case, backend)
+    arguments.tensors['q'] *= 10
+    assert_as_exact_as_reference(arguments, backend)
+
+
+PARTIAL = Case(7, 8, 4, topk=1, batch=3, num_heads=1, head_dim=16)
+
+
+@each_case(
+    ('chunked', {'divisible': replace(PARTIAL, height=8), 'partial': PARTIAL}, [torch.float64]),
+    ('triton', {'partial': PARTIAL}, [torch.float32]),
+)
+def test_regions_chosen_by_all_by_some_and_by_none(backend, case):
+    """Triton's kernels cut a list of who chose a region into pieces of 4, wherever it starts."""
+    arguments = make_inputs(case, backend)
+    times_chosen = {5: 16}, {1: 5, 2: 6, 6: 5}, {0: 4, 3: 1, 8: 8, 12: 3}  # by image and region
+    for image, times in enumerate(times_chosen):
+        chosen = [region for region, number in times.items() for _ in range(number)]
+        arguments.indices[image, :, 0] = torch.tensor(chosen)
+    grad_value = assert_as_exact_as_reference(arguments, backend)['v'][0]
+    assert grad_value[2:4, 2:4].abs().min() > 0
+    assert grad_value[:2].abs().max() == grad_value[4:].abs().max() == 0
+
+
+@each_on_cpu
 @each_padding
 def test_gradcheck(padding, backend):
-    tensors, indices = make_inputs(3, 2, 2, 2, padding, batch=1, channels=4)
-    tensors = [x.requires_grad_() for x in tensors]
-    assert gradcheck(
-        lambda *tensors: routed_attention(
-            *tensors[:3],
-            indices,
-            partition_factor=2,
-            num_heads=2,
-            scale=SCALE,
-            backend=backend,
-            **dict(zip(('pad_key', 'pad_value'), tensors[3:], strict=False)),
-        ),
-        tensors,
-    )
+    arguments = make_inputs(Case(3, 2, 2, topk=2, batch=1, head_dim=2, padding=padding))
+
+    def output(*tensors: torch.Tensor) -> torch.Tensor:
+        named = dict(zip(arguments.tensors, tensors, strict=True))
+        return forward(replace(arguments, tensors=named), backend)
+
+    assert gradcheck(output, [x.requires_grad_() for x in arguments.tensors.values()])
 
 
-@pytest.mark.parametrize('backend', FAST)
-@each_padding
-@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16, torch.float16], ids=str)
-@pytest.mark.parametrize(
-    'size', [(13, 18, 4, 4), (9, 9, 8, 16)], ids=['partial', 'mostly padding']
+FEW_TOKENS = Case(6, 5, 3, topk=1, batch=1, num_heads=1, head_dim=16)
+
+
+@each_case(
+    ('reference', {'partial': LARGER['partial']}, [torch.float32]),
+    ('chunked', {'partial': LARGER['partial']}, [torch.float32]),
+    ('triton', {'few tokens': FEW_TOKENS}, [torch.bfloat16]),
 )
-def test_error_is_at_most_twice_the_references(size, dtype, padding, backend):
-    tensors, indices = make_inputs(*size, padding, channels=64, dtype=dtype)
-    grad_out = torch.randn_like(tensors[0])
-    exact = [x.double() for x in tensors]
-    truth = run(exact, indices, size[2], 2, 'reference', grad_out=grad_out.double())
-    plain = run(tensors, indices, size[2], 2, 'reference', grad_out=grad_out)
-    results = run(tensors, indices, size[2], 2, backend, grad_out=grad_out)
-    assert all(result.dtype == dtype for result in results)
-    errors = relative_errors(results, truth)
-    bounds = [2 * error for error in relative_errors(plain, truth)]
-    assert min(bounds) > 0
-    assert all(error <= bound for error, bound in zip(errors, bounds, strict=True)), errors
+def test_repeats_bitwise(backend, case):
+    arguments = make_inputs(case, backend)
+    arguments.indices[:, 1:, 0] = 4  # Its gradients are sums over many regions.
+    first = run(arguments, backend)
+    for _ in range(1 if backend == 'triton' else 3):
+        again = run(arguments, backend)
+        assert all(torch.equal(x, again[name]) for name, x in first.items())
 
 
-@each_backend
-@each_padding
-def test_repeats_bitwise(padding, backend):
-    tensors, indices = make_inputs(13, 18, 4, 4, padding, channels=64, dtype=torch.float32)
-    grad_out = torch.randn_like(tensors[0])
-    first = run(tensors, indices, 4, 2, backend, grad_out=grad_out)
-    for _ in range(3):
-        again = run(tensors, indices, 4, 2, backend, grad_out=grad_out)
-        assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+@each_case(
+    ('reference', some('partial regions'), [torch.float64]),
+    ('chunked', some('partial regions'), [torch.float64]),
+    ('triton', {'few tokens': replace(FEW_TOKENS, topk=2)}, [torch.float32]),
+    paddings=['official'],
+)
+def test_strides_do_not_matter(backend, case):
+    packed = make_inputs(case, backend)
+    assert not packed.tensors['q'].is_contiguous()
+    packed.grad_out = packed.grad_out[:, :1, :1, :1].expand_as(packed.grad_out)
 
+    def channels_apart(x: torch.Tensor) -> torch.Tensor:
+        return x.repeat_interleave(2, dim=-1).movedim(-1, 0).contiguous()[::2].movedim(0, -1)
 
-@each_backend
-def test_non_contiguous_maps(backend):
-    tensors, indices = make_inputs(7, 5, 3, 2, 'official')
-    packed = torch.cat(tensors[:3], dim=-1).permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)
-    views = [*packed.chunk(3, dim=-1), *tensors[3:]]
-    assert not views[0].is_contiguous()
-    pads = dict(zip(('pad_key', 'pad_value'), views[3:], strict=True))
-    settings = dict(partition_factor=3, num_heads=2, scale=SCALE, backend=backend)
-    out = routed_attention(*views[:3], indices, **settings, **pads)
-    torch.testing.assert_close(out, run(tensors, indices, 3, 2, backend)[0], rtol=0, atol=1e-13)
+    expected = run(packed, backend)
+    for place in (torch.Tensor.contiguous, channels_apart):
+        tensors = {name: place(x) for name, x in packed.tensors.items()}
+        others = Arguments(tensors, packed.indices, packed.grad_out.contiguous(), packed.settings)
+        for name, x in run(others, backend).items():
+            bound = 0 if backend == 'triton' else 1e-13
+            torch.testing.assert_close(x, expected[name], rtol=0, atol=bound)
 
 
 WRONG = {
@@ -195,19 +200,17 @@ def test_wrong_arguments_are_named(change, message):
         routed_attention(**{**arguments, **change})
 
 
-@each_backend
+@each_on_cpu
 def test_no_samples(backend):
-    tensors, indices = make_inputs(5, 6, 2, 2, 'official', batch=0)
-    out, *grads = run(tensors, indices, 2, 2, backend, grad_out=torch.empty(0, 5, 6, 8).double())
-    assert out.shape == (0, 5, 6, 8)
-    assert grads[3].abs().sum() == 0
+    results = run(make_inputs(Case(5, 6, 2, topk=2, batch=0)), backend)
+    assert results['out'].shape == (0, 5, 6, 8)
+    assert results['pad_key'].abs().sum() == results['pad_value'].abs().sum() == 0
 
 
-@each_backend
+@each_on_cpu
 def test_autocast_decides_the_dtype(backend):
-    tensors, indices = make_inputs(5, 6, 2, 2, 'official', dtype=torch.float32)
+    case = Case(5, 6, 2, topk=2, dtype=torch.float32)
     with torch.autocast('cpu', torch.bfloat16):
-        (out,) = run(tensors, indices, 2, 2, backend)
-        assert out.dtype == torch.bfloat16
-        (out,) = run([x.double() for x in tensors], indices, 2, 2, backend)
-        assert out.dtype == torch.float64
+        assert forward(make_inputs(case), backend).dtype == torch.bfloat16
+        exact = make_inputs(replace(case, dtype=torch.float64))
+        assert forward(exact, backend).dtype == torch.float64

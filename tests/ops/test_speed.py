@@ -27,8 +27,8 @@ def test_chunked_is_faster_than_reference(name, training) -> None:
         for _ in range(3)
     )
     pad = torch.zeros(channels)
-    rows = [torch.randperm(s * s, generator=generator)[:topk] for _ in range(s * s)]
-    indices = torch.stack(rows).unsqueeze(0)
+    chosen = [torch.randperm(s * s, generator=generator)[:topk] for _ in range(s * s)]
+    indices = torch.stack(chosen).unsqueeze(0)
 
     def seconds(backend: str) -> float:
         start = time.perf_counter()
