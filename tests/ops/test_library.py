@@ -1,29 +1,27 @@
 """The registered operators: autograd, autocast, compilers, exporters and counters take them."""
 
-from importlib.util import find_spec
-
-import pytest
 import torch
+from attention_cases import SCALE, Case, each_padding, make_inputs, needs_triton
 from torch.library import opcheck
 from torch.utils.flop_counter import FlopCounterMode
 
-from mmbiformer.ops import library, routed_attention, routing_indices
+from mmbiformer.ops import library, routed_attention
 
-CHANNELS, HEADS, S, SCALE = 16, 2, 3, 0.3
-DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
+HEADS, S = 2, 3
 
 
 def make_tensors(
-    padding: str, dtype=torch.float32, *, size=(7, 8), channels=CHANNELS
+    padding: str, dtype=torch.float32, *, size=(7, 8), head_dim=8, backend='chunked'
 ) -> list[torch.Tensor | None]:
-    """q, k, v, indices and the pads (None where padding takes no part)."""
-    generator = torch.Generator().manual_seed(0)
-    q, k, v = torch.randn(3, 2, *size, channels, generator=generator).to(dtype).unbind()
-    pads = [None, None]
-    if padding == 'official':
-        pads = [torch.randn(channels, generator=generator).to(dtype) for _ in range(2)]
-    pad_query = None if pads[0] is None else torch.zeros_like(pads[0])
-    return [q, k, v, routing_indices(q, k, 2, S, pad_query, pads[0]), *pads]
+    """q, k, v, indices, and the pads or None, in the order in which the operators take them."""
+    case = Case(*size, S, topk=2, head_dim=head_dim, padding=padding, dtype=dtype)
+    arguments = make_inputs(case, backend)
+    q, k, v, *pads = arguments.tensors.values()
+    return [q, k, v, arguments.indices, *(pads or [None, None])]
+
+
+def wanting_gradients(tensors: list[torch.Tensor | None]) -> list[torch.Tensor]:
+    return [x.requires_grad_() for x in tensors if x is not None and x.is_floating_point()]
 
 
 def attend(q, k, v, indices, pad_key, pad_value, backend='chunked'):
@@ -38,30 +36,25 @@ def attend(q, k, v, indices, pad_key, pad_value, backend='chunked'):
     )
 
 
-each_padding = pytest.mark.parametrize('padding', ['official', 'masked'])
-
-
-@pytest.mark.skipif(find_spec('triton') is None, reason='triton is not installed')
+@needs_triton
 @each_padding
 def test_triton_through_the_operators(padding):
     """Registered as the chunked backend is: what differs is how much is kept for the backward."""
-    tensors = [x if x is None else x.to(DEVICE) for x in make_tensors(padding, channels=32)]
-    variables = [x.requires_grad_() for x in tensors if x is not None and x.is_floating_point()]
+    tensors = make_tensors(padding, head_dim=16, backend='triton')
+    variables = wanting_gradients(tensors)
     opcheck(torch.ops.mmbiformer.routed_attention.default, (*tensors, S, HEADS, SCALE, 'triton'))
     results = []
     for backend in ('triton', 'reference'):
         out = attend(*tensors, backend)
         results.append([out, *torch.autograd.grad(out.square().sum(), variables)])
-    for own, expected in zip(*results, strict=True):
-        torch.testing.assert_close(own, expected, rtol=1e-5, atol=1e-5)
+    for result, expected in zip(*results, strict=True):
+        torch.testing.assert_close(result, expected, rtol=1e-5, atol=1e-5)
 
 
 @each_padding
 def test_opcheck(padding):
-    tensors = [
-        x.requires_grad_() if x is not None and x.is_floating_point() else x
-        for x in make_tensors(padding)
-    ]
+    tensors = make_tensors(padding)
+    wanting_gradients(tensors)
     opcheck(torch.ops.mmbiformer.routed_attention.default, (*tensors, S, HEADS, SCALE, 'chunked'))
     grad = torch.randn_like(tensors[0])
     tensors = [x if x is None else x.detach() for x in tensors]
@@ -74,15 +67,15 @@ def test_opcheck(padding):
 @each_padding
 def test_compiled_equals_eager(padding):
     tensors = make_tensors(padding)
-    variables = [x.requires_grad_() for x in tensors if x is not None and x.is_floating_point()]
+    variables = wanting_gradients(tensors)
 
     def gradients(function):
         out = function(*tensors)
         return out, *torch.autograd.grad(out.square().sum(), variables)
 
     compiled = torch.compile(attend, backend='aot_eager', fullgraph=True)
-    for own, expected in zip(gradients(compiled), gradients(attend), strict=True):
-        assert torch.equal(own, expected)
+    for result, expected in zip(gradients(compiled), gradients(attend), strict=True):
+        assert torch.equal(result, expected)
 
 
 @each_padding
@@ -148,7 +141,7 @@ def test_traced_equals_eager():
 def test_flops_are_counted():
     q, k, v, indices, *pads = make_tensors('official')
     tokens = 3 * 3  # of a region; two are routed to
-    products = 2 * 2 * 7 * 8 * (2 * tokens) * CHANNELS  # multiply-adds of the forward pass
+    products = 2 * 2 * 7 * 8 * (2 * tokens) * q.shape[-1]  # multiply-adds of the forward pass
     with FlopCounterMode(display=False) as counter:
         out = attend(q, k, v.requires_grad_(), indices, *pads)
     assert counter.get_total_flops() == 2 * products
