@@ -18,8 +18,8 @@ from .inputs import Inputs
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 HEAD_DIMS = (16, 32, 64, 128)
 OLDEST_TRITON = (3, 6)
-# A region that more than this times K regions route to, where K is the mean, is shared by several
-# programs: one would still be at it when all others are done. 2 would double the memory for it.
+# A list of more than this times K regions, where K is the mean length, is cut into pieces for
+# several programs: one would still be at it when all others are done. 2 would double the memory.
 PIECE_PER_TOPK = 4
 
 

@@ -3,9 +3,10 @@
 import torch
 from attention_cases import SCALE, Case, each_padding, make_inputs, needs_triton
 from torch.library import opcheck
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from mmbiformer.ops import library, routed_attention
+from mmbiformer.ops import backends, routed_attention
 
 HEADS, S = 2, 3
 
@@ -153,6 +154,27 @@ def test_flops_are_counted():
 def test_the_backend_that_ran_forward_runs_backward(monkeypatch):
     q, k, v, indices, *pads = make_tensors('official')
     out = attend(q, k, v.requires_grad_(), indices, *pads, backend='auto')
-    monkeypatch.setattr(library, 'resolve', lambda *_: 'triton')
+    monkeypatch.setattr(backends, '_FROM_ENVIRONMENT', 'triton')
     out.sum().backward()
     assert v.grad.abs().sum() > 0
+
+
+@needs_triton
+def test_gradients_of_outputs_that_nobody_uses_are_not_made():
+    tensors = make_tensors('masked', head_dim=16, backend='triton')
+    operator = torch.ops.mmbiformer.routed_attention
+    tensors[0].requires_grad_()
+    out, kept = operator(*tensors, S, HEADS, SCALE, 'triton')
+    assert kept.numel() > 0
+    seen = []
+
+    class Recorder(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            result = function(*args, **(kwargs or {}))
+            seen.append((str(function), getattr(result, 'shape', None)))
+            return result
+
+    with Recorder():
+        out.backward(torch.ones_like(out.detach()))
+    assert [name for name, _ in seen if 'routed_attention_backward' in name]
+    assert not [name for name, shape in seen if 'zeros' in name and shape == kept.shape]

@@ -35,13 +35,16 @@ def test_lists_of_who_routes_where():
 
 
 def test_says_why_it_cannot_run(monkeypatch):
+    def problem(q: torch.Tensor, num_heads: int) -> str | None:
+        return triton_backend.problem(Inputs(q, q, q, q, None, None, 1, num_heads, 1.0))
+
     q = torch.zeros(1, 2, 2, 48)
-    assert 'dtype torch.float64 is not float32' in triton_backend.problem(q.double(), 3)
-    assert 'head dim 24 is not 16, 32, 64 or 128' in triton_backend.problem(q, 2)
+    assert 'dtype torch.float64 is not float32' in problem(q.double(), 3)
+    assert 'head dim 24 is not 16, 32, 64 or 128' in problem(q, 2)
     monkeypatch.setattr(triton_backend, '_interpreted', lambda: True)
-    assert triton_backend.problem(q, 3) is None
+    assert problem(q, 3) is None
     monkeypatch.setattr(triton_backend, '_interpreted', lambda: False)
-    assert 'q is on cpu: triton needs a CUDA GPU' in triton_backend.problem(q, 3)
+    assert 'q is on cpu: triton needs a CUDA GPU' in problem(q, 3)
 
 
 @pytest.mark.parametrize(
