@@ -2,32 +2,11 @@
 # runs. Only the image is stretched: labels keep their size, so the metric is unaffected.
 _base_ = './ade20k.py'
 
-test_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='Resize', scale=(2048, 512), keep_ratio=True),
-    dict(type='ResizeToMultiple', size_divisor=32),
-    dict(type='LoadAnnotations'),
-    dict(type='PackSegInputs'),
-]
-tta_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(
-        type='TestTimeAug',
-        transforms=[
-            [
-                dict(type='Resize', scale=(int(2048 * ratio), int(512 * ratio)), keep_ratio=True)
-                for ratio in (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
-            ],
-            [dict(type='ResizeToMultiple', size_divisor=32)],
-            [
-                dict(type='RandomFlip', prob=0.0, direction='horizontal'),
-                dict(type='RandomFlip', prob=1.0, direction='horizontal'),
-            ],
-            [dict(type='LoadAnnotations')],
-            [dict(type='PackSegInputs')],
-        ],
-    ),
-]
+test_pipeline = _base_.test_pipeline
+tta_pipeline = _base_.tta_pipeline
+# Both follow the resize: the second step of one pipeline, the first of the views of the other.
+test_pipeline.insert(2, dict(type='ResizeToMultiple', size_divisor=32))
+tta_pipeline[1].transforms.insert(1, [dict(type='ResizeToMultiple', size_divisor=32)])
 
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
