@@ -1,6 +1,9 @@
 # Runtime of the segmentation configs; the detection configs take mmdet's own through `mmdet::`.
 default_scope = 'mmseg'
 
+val_cfg = dict(type='ValLoop')
+test_cfg = dict(type='TestLoop')
+
 default_hooks = dict(
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=50, log_metric_by_epoch=False),

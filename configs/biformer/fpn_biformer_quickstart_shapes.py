@@ -19,8 +19,6 @@ train_dataloader = dict(sampler=dict(_delete_=True, type='InfiniteSampler', shuf
 
 num_iters = 800
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=num_iters, val_interval=num_iters)
-val_cfg = dict(type='ValLoop')
-test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),

@@ -1,11 +1,8 @@
 # Mask R-CNN 1x with BiFormer-S, the recipe of arXiv 2303.08810: 8 GPUs x 2 images, AMP.
-# The published runs start from ImageNet weights of the backbone: pass them with
-# `tools/train.py --pretrained FILE`. Without them the backbone trains from scratch.
 _base_ = [
     'mmdet::_base_/models/mask-rcnn_r50_fpn.py',
     'mmdet::_base_/datasets/coco_instance.py',
-    'mmdet::_base_/schedules/schedule_1x.py',
-    'mmdet::_base_/default_runtime.py',
+    '../_base_/schedules/adamw-step_1x.py',
 ]
 
 model = dict(
@@ -21,11 +18,6 @@ model = dict(
 )
 
 optim_wrapper = dict(
-    _delete_=True,
-    type='AmpOptimWrapper',
-    loss_scale='dynamic',
-    optimizer=dict(type='AdamW', lr=1e-4, betas=(0.9, 0.999), weight_decay=0.05),
+    optimizer=dict(betas=(0.9, 0.999), weight_decay=0.05),
     paramwise_cfg=dict(norm_decay_mult=0.0),
 )
-
-default_hooks = dict(checkpoint=dict(max_keep_ckpts=3, save_best='coco/bbox_mAP'))

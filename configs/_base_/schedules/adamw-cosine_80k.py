@@ -12,8 +12,6 @@ param_scheduler = [
 ]
 
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=80000, val_interval=8000)
-val_cfg = dict(type='ValLoop')
-test_cfg = dict(type='TestLoop')
 
 # base_batch_size = 8 GPUs x 4 images
 auto_scale_lr = dict(enable=False, base_batch_size=32)
