@@ -1,4 +1,3 @@
 _base_ = './fpn_biformer-s_8xb4-80k_ade20k-512x512.py'
 
-# The paper gives no drop path rate for T on this task; 0.1 is this project's choice.
 model = dict(backbone=dict(arch='t', drop_path_rate=0.1))

@@ -1,6 +1,4 @@
 # UperNet 160k with BiFormer-S, the recipe of arXiv 2303.08810: 8 GPUs x 2 images, AMP.
-# The published runs start from ImageNet weights of the backbone: pass them with
-# `tools/train.py --pretrained FILE`. Without them the backbone trains from scratch.
 _base_ = [
     '../_base_/models/upernet_biformer.py',
     '../_base_/datasets/ade20k.py',
