@@ -2,7 +2,7 @@
 # make test                             install, then the whole test suite
 # make bench [BENCH='--size 800x1344']   install, then time and memory beside the official style
 # make lint                             ruff
-PYTHON ?= python3.11
+# PYTHON=... names the Python to install with; else python3.11, 3.12 or 3.13 is looked for.
 TASK ?= detection
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -c requirements/constraints.txt
@@ -27,7 +27,7 @@ setup: .venv/installed
 # The order matters: mmcv compiles its ops against the torch that is there (about 8 minutes on two
 # cores the first time; pip keeps the wheel). A wheel that pip once cached without ops is rebuilt.
 .venv/installed: $(wildcard requirements/*.txt) setup.py
-	$(PYTHON) -m venv .venv
+	python=$$(sh requirements/find_python.sh '$(PYTHON)') && "$$python" -m venv .venv
 	$(PIP) -r requirements/1-build.txt
 	$(PIP) -r requirements/2-torch.txt
 	@echo 'Building mmcv with its ops: about 8 minutes on two cores, unless pip has the wheel.'

@@ -1,6 +1,7 @@
 """The pins, the ranges of setup.py and the versions that the package accepts say the same."""
 
 import runpy
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -79,3 +80,82 @@ def test_makefile_installs_every_file_in_order() -> None:
     )
     positions = [recipe.index(f'-r requirements/{path.name}') for path in FILES]
     assert positions == sorted(positions)
+
+
+def find_python(path: Path, python: str = '') -> subprocess.CompletedProcess:
+    script = str(ROOT / 'requirements/find_python.sh')
+    return subprocess.run(
+        ['/bin/sh', script, python], env={'PATH': str(path)}, capture_output=True, text=True
+    )
+
+
+def put(folder: Path, name: str, *lines: str) -> None:
+    """An executable script of that name."""
+    path = folder / name
+    path.write_text('\n'.join(['#!/bin/sh', *lines]))
+    path.chmod(0o755)
+
+
+def put_python(folder: Path, name: str, has_venv: bool = True, has_headers: bool = True) -> None:
+    """What answers as a Python does to what the script asks."""
+    include = folder / f'{name}-include'
+    include.mkdir()
+    if has_headers:
+        (include / 'Python.h').touch()
+    imports_venv = f'exit {0 if has_venv else 1}'
+    put(
+        folder,
+        name,
+        f'case "$2" in *ensurepip*) {imports_venv};; *include*) echo {include};; esac',
+    )
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A folder that is the whole PATH, with a compiler."""
+    put(tmp_path, 'g++')
+    return tmp_path
+
+
+def test_first_python_that_runs_is_taken(path) -> None:
+    put_python(path, 'python3.13')
+    assert find_python(path).stdout == 'python3.13\n'
+    put_python(path, 'python3.12')
+    assert find_python(path).stdout == 'python3.12\n'
+    put(path, 'python3.11', 'exit 127')  # a stub, as pyenv leaves it
+    assert find_python(path).stdout == 'python3.12\n'
+    put_python(path, 'python3.11')
+    assert find_python(path).stdout == 'python3.11\n'
+
+
+def test_named_python_decides(path) -> None:
+    put_python(path, 'python3.11')
+    put_python(path, 'python3.14')
+    assert find_python(path, 'python3.14').stdout == 'python3.14\n'
+    assert find_python(path, str(path / 'python3.14')).stdout == f'{path}/python3.14\n'
+    result = find_python(path, 'python3.10')
+    assert (result.returncode, result.stdout) == (1, '')
+    assert result.stderr.startswith('None of these runs: python3.10. ')
+
+
+@pytest.mark.parametrize(
+    ('lacking', 'said'),
+    [
+        ('python', 'None of these runs: python3.11 python3.12 python3.13. '),
+        ('venv', 'python3.12 has no venv module'),
+        ('headers', 'python3.12 has no headers (Python.h)'),
+        ('compiler', 'No g++'),
+    ],
+)
+def test_what_is_missing_is_said_in_one_line(path, lacking, said) -> None:
+    put(path, 'python3.11', 'exit 127')
+    if lacking != 'python':
+        put_python(
+            path, 'python3.12', has_venv=lacking != 'venv', has_headers=lacking != 'headers'
+        )
+    if lacking == 'compiler':
+        (path / 'g++').unlink()
+    result = find_python(path)
+    assert (result.returncode, result.stdout) == (1, '')
+    assert result.stderr.startswith(said)
+    assert result.stderr.count('\n') == 1
