@@ -46,6 +46,9 @@ setup(
             'opencv-python-headless',
             EVALUATION,
         ],
-        'test': ['pytest', 'pytest-xdist', 'hypothesis', 'triton>=3.6', 'ruff'],
+        'test': [
+            *('pytest', 'pytest-xdist', 'hypothesis', 'triton>=3.6', 'ruff'),
+            *('onnxscript>=0.7,<1', 'onnxruntime>=1.31,<2'),
+        ],
     },
 )

@@ -14,8 +14,7 @@ from torch import Tensor
 
 def region_size(height: int, width: int, partition_factor: int) -> tuple[int, int]:
     """Height and width of one region, in tokens, after padding: ceil(H / S), ceil(W / S)."""
-    # Written so that an exported program rounds up too: ONNX's division truncates towards zero,
-    # and -(-H // S) would become floor(H / S).
+    # Not -(-H // S): ONNX divides integers towards zero, so that would be rounded down there.
     s = partition_factor
     return (height + s - 1) // s, (width + s - 1) // s
 
