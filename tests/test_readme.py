@@ -1,4 +1,4 @@
-"""What the README shows runs as written, and the files it names are there."""
+"""What README and docs/export.md show runs as written, and the files that pages name are there."""
 
 import re
 from pathlib import Path
@@ -7,9 +7,16 @@ import pytest
 from mmengine.config import Config
 from mmengine.registry import MODELS
 
+from mmbiformer import BiFormer
+
 ROOT = Path(__file__).parents[1]
-README = (ROOT / 'README.md').read_text()
-PYTHON = re.findall(r'```python\n(.*?)```', README, re.DOTALL)
+
+
+def python_blocks(page: str) -> list[str]:
+    return re.findall(r'```python\n(.*?)```', (ROOT / page).read_text(), re.DOTALL)
+
+
+PYTHON = python_blocks('README.md')
 DOCS = [f'docs/{path.name}' for path in sorted((ROOT / 'docs').glob('*.md'))]
 PAGES = ['README.md', 'CONTRIBUTING.md', 'configs/biformer/README.md', *DOCS]
 
@@ -23,6 +30,19 @@ def test_python_example_runs(code, capsys) -> None:
     exec(code, {})
     printed = capsys.readouterr().out.strip()
     assert not printed or f'# {printed}' in code
+
+
+def test_export_example_runs(monkeypatch, tmp_path, capsys) -> None:
+    """With one block per stage, of which one routes: the export of BiFormer-T takes minutes."""
+    small = dict(depths=(1, 1, 1, 1), topks=(4, None, None, None))
+    monkeypatch.setitem(
+        BiFormer.arch_settings, 'tiny', {**BiFormer.arch_settings['tiny'], **small}
+    )
+    monkeypatch.chdir(tmp_path)
+    code = '\n'.join(python_blocks('docs/export.md'))
+    exec(code, {})
+    assert f'# {capsys.readouterr().out.strip()}\n' in code
+    assert {path.name for path in tmp_path.iterdir()} == {'biformer.pt2', 'biformer.onnx'}
 
 
 def test_config_example_builds() -> None:
