@@ -23,7 +23,7 @@ def whole_or_absent(path: str | Path) -> Iterator[Path]:
         >>> with whole_or_absent('report.json') as unfinished:
         ...     unfinished.write_text('{}')
     """
-    path = Path(path)
+    path = Path(path).resolve()  # a link stays one, and what it points to is replaced
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f'.{path.name}-') as scratch:
         unfinished = Path(scratch, path.name)

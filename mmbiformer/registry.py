@@ -13,7 +13,7 @@ from mmengine.registry import Registry
 SCOPE = 'mmbiformer'
 
 MODELS = Registry('model', parent=MMENGINE_MODELS, scope=SCOPE, locations=['mmbiformer.backbones'])
-# mmdet 3 and mmseg 1 build necks from their models, so that a registry apart would not be asked.
+# mmdet 3 and mmseg 1 build necks by their registry of models, so they would not ask another one.
 NECKS = MODELS
 METRICS = Registry(
     'metric', parent=MMENGINE_METRICS, scope=SCOPE, locations=['mmbiformer.evaluation.metrics']

@@ -3,7 +3,7 @@
 from .base import StagedBackbone
 from .biformer import BiFormer
 
-# Families whose checkpoints the converter knows.
-FAMILIES = (BiFormer,)
+# Those whose checkpoints the converter knows.
+BACKBONES = (BiFormer,)
 
-__all__ = ['FAMILIES', 'BiFormer', 'StagedBackbone']
+__all__ = ['BACKBONES', 'BiFormer', 'StagedBackbone']

@@ -23,15 +23,9 @@ class StagedBackbone(BaseModule, ABC):
     layer takes and gives (B, C, H, W); a stage is a sequence of blocks on channels-last maps
     (B, H, W, C), and so are the norms.
 
-    Args:
-        out_indices (Sequence[int]): Stages to return, ascending, 0 to 3.
-        frozen_stages (int): -1 freezes nothing, 0 the stem, i the stem and the first i stages.
-        norm_eval (bool): Keep BatchNorm in eval mode when training.
-        with_cp (bool): Recompute each block in the backward pass to save memory.
-        init_cfg (dict | list[dict], optional): As in mmengine.
-
-    Raises:
-        ValueError: If an argument is out of range; names it, its value and what would fit.
+    Arguments are those of :class:`mmbiformer.BiFormer` that bear the same names; one out of range
+    is a ValueError that names it, its value and what would fit. A subclass can be built from an
+    architecture alone, as its first argument.
     """
 
     _is_lenient = False  # while load_state_dict(strict=False) runs
@@ -63,6 +57,15 @@ class StagedBackbone(BaseModule, ABC):
     @abstractmethod
     def checkpoint_names(self) -> Names:
         """Names of the family in checkpoint files."""
+
+    @classmethod
+    @abstractmethod
+    def infer_arch(cls, state_dict: Mapping[str, Tensor]) -> str | dict:
+        """The architecture that the tensors of all stages, under names of ours, belong to.
+
+        Raises:
+            CheckpointError: If they are of no backbone of this family.
+        """
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Compute the maps of the stages in ``out_indices``.
@@ -146,9 +149,3 @@ def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
     """Raise ValueError where an argument is none of its choices."""
     if value not in choices:
         raise ValueError(f"{name}='{value}' is unknown: choose from {', '.join(choices)}")
-
-
-def check_rate(name: str, value: float) -> None:
-    """Raise ValueError where an argument is no probability below 1."""
-    if not 0.0 <= value < 1.0:
-        raise ValueError(f'{name}={value} must be in [0, 1)')

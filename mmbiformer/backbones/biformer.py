@@ -18,7 +18,7 @@ from mmbiformer.layers import (
 from mmbiformer.ops.backends import CHOICES
 from mmbiformer.registry import MODELS
 
-from .base import NUM_STAGES, StagedBackbone, check_choice, check_int, check_rate
+from .base import NUM_STAGES, StagedBackbone, check_choice, check_int
 
 HEAD_DIM = 32  # of the routed stages
 TOPKS = (1, 4, 16, None)  # None: full attention
@@ -97,7 +97,8 @@ class BiFormer(StagedBackbone):
         check_int('partition_factor', partition_factor, 1)
         check_choice('padding', padding, ('official', 'masked'))
         check_choice('attention_backend', attention_backend, CHOICES)
-        check_rate('drop_path_rate', drop_path_rate)
+        if not 0.0 <= drop_path_rate < 1.0:
+            raise ValueError(f'drop_path_rate={drop_path_rate} must be in [0, 1)')
         for stage, topk in enumerate(topks):
             if topk is not None and topk > partition_factor**2:
                 raise ValueError(
@@ -136,46 +137,33 @@ class BiFormer(StagedBackbone):
 
     @classmethod
     def infer_arch(cls, state_dict: Mapping[str, Tensor]) -> str | dict:
-        """The ``arch`` that a backbone's tensors belong to.
+        """A name, or the dict of an own architecture.
 
-        The number of regions attended to is not in the tensors, only whether a stage routes.
-
-        Args:
-            state_dict (Mapping[str, Tensor]): Of all stages, under names of ours.
-
-        Returns:
-            str | dict: A name, or ``embed_dims`` and ``depths`` of an own architecture.
-
-        Raises:
-            CheckpointError: If the tensors are of no BiFormer that can be built.
+        The tensors tell which stages route, not to how many regions: ``topks`` of an own
+        architecture has the paper's numbers where these stages are the paper's, else 1 for each.
         """
-        last_norm = re.compile(r'^stages\.(\d)\.(\d+)\.norm2\.weight$')
-        widths: dict[int, int] = {}
-        depths: dict[int, int] = {}
+        widths: dict[int, dict[int, int]] = {}  # stage -> block -> channels
         for name, value in state_dict.items():
-            if match := last_norm.match(name):
-                stage, block = int(match[1]), int(match[2])
-                widths[stage] = value.numel()
-                depths[stage] = max(depths.get(stage, 0), block + 1)
+            if match := re.match(r'stages\.(\d)\.(\d+)\.norm2\.weight$', name):
+                widths.setdefault(int(match[1]), {})[int(match[2])] = value.numel()
         if not widths:
             raise CheckpointError(
                 'the checkpoint is of no BiFormer: none of its names is stages.0.0.norm2.weight'
             )
-        arch = {
-            key: tuple(values[stage] for stage in sorted(values))
-            for key, values in (('embed_dims', widths), ('depths', depths))
-        }
-        for name, settings in cls.arch_settings.items():
-            if arch == settings:
-                return name
-        routes = tuple(f'stages.{i}.0.attn.qkv.bias' in state_dict for i in range(NUM_STAGES))
-        if routes != tuple(topk is not None for topk in TOPKS):
-            arch['topks'] = tuple(1 if is_routed else None for is_routed in routes)
+        blocks = [widths[stage] for stage in sorted(widths)]
+        arch = dict(embed_dims=tuple(x[0] for x in blocks), depths=tuple(len(x) for x in blocks))
+        # Full attention has no bias in qkv.
+        routes = [f'stages.{i}.0.attn.qkv.bias' in state_dict for i in range(NUM_STAGES)]
+        topks = TOPKS
+        if routes != [topk is not None for topk in TOPKS]:
+            topks = tuple(1 if is_routed else None for is_routed in routes)
+        elif arch in cls.arch_settings.values():
+            return next(name for name, known in cls.arch_settings.items() if known == arch)
         try:
             cls._parse_arch(arch)
         except ValueError as error:
             raise CheckpointError(f'the checkpoint is of no known BiFormer: {error}') from error
-        return arch
+        return dict(arch, topks=topks)
 
     @classmethod
     def _parse_arch(cls, arch: str | Mapping) -> tuple[Sequence, Sequence, Sequence]:

@@ -5,23 +5,17 @@ from pathlib import Path
 
 import torch
 
-from mmbiformer.checkpoints import CheckpointError, adapt_state_dict, load_file, read_state_dict
+from mmbiformer.checkpoints import CheckpointError, adapt_state_dict, backbone_tensors, load_file
 from mmbiformer.errors import UserError
 from mmbiformer.files import whole_or_absent
 
-from . import FAMILIES, StagedBackbone
+from . import BACKBONES, StagedBackbone
 
 
 def convert_checkpoint(
     src: str | Path, dst: str | Path
 ) -> tuple[type[StagedBackbone], str | dict]:
-    """Write the backbone of a checkpoint of a classifier, detector, segmenter or backbone.
-
-    The file has tensors under names of ours in ``state_dict``, and ``arch`` in ``meta``.
-
-    Args:
-        src (str | Path): Checkpoint with official names or ours.
-        dst (str | Path): File to write.
+    """Write the backbone of a checkpoint: ``state_dict``, and ``arch`` in ``meta``.
 
     Returns:
         tuple: The backbone's class, and its ``arch``.
@@ -31,27 +25,28 @@ def convert_checkpoint(
             cannot be written.
     """
     checkpoint = load_file(src)
-    family, arch = _identify(checkpoint)
+    backbone, arch = _identify(checkpoint)
     with torch.device('meta'):
-        backbone = family(arch)
+        model = backbone(arch)
     state_dict = dict(checkpoint)
-    adapt_state_dict(backbone, state_dict, prefix='', strict=True)  # logs the counts
-    if not Path(dst).absolute().parent.is_dir():
-        raise UserError(f"'{dst}' cannot be written: there is no folder '{Path(dst).parent}'")
+    adapt_state_dict(model, state_dict, prefix='', strict=True)  # logs the counts
     try:
+        if not Path(dst).absolute().parent.is_dir():
+            raise OSError(f"there is no folder '{Path(dst).parent}'")
         with whole_or_absent(dst) as unfinished:
             torch.save({'state_dict': state_dict, 'meta': {'arch': arch}}, unfinished)
     except (OSError, RuntimeError) as error:
         raise UserError(f"'{dst}' cannot be written: {error}") from error
-    return family, arch
+    return backbone, arch
 
 
 def _identify(checkpoint: Mapping) -> tuple[type[StagedBackbone], str | dict]:
-    """The family and ``arch`` of a loaded file."""
-    problems = []
-    for family in FAMILIES:
+    """The class and ``arch`` that a loaded file belongs to."""
+    tensors, problems = backbone_tensors(checkpoint), []
+    for backbone in BACKBONES:
+        names = backbone.checkpoint_names
         try:
-            return family, family.infer_arch(read_state_dict(checkpoint, family.checkpoint_names))
+            return backbone, backbone.infer_arch({names.ours(n): x for n, x in tensors.items()})
         except CheckpointError as error:
             problems.append(str(error))
     raise CheckpointError('; '.join(problems))

@@ -2,13 +2,13 @@
 
 from .names import BIFORMER, Names
 from .reading import CheckpointError, load_file
-from .strict import adapt_state_dict, read_state_dict
+from .strict import adapt_state_dict, backbone_tensors
 
 __all__ = [
     'BIFORMER',
     'CheckpointError',
     'Names',
     'adapt_state_dict',
+    'backbone_tensors',
     'load_file',
-    'read_state_dict',
 ]

@@ -49,7 +49,7 @@ BIFORMER = Names(
     to_official=(
         (r'^norm(\d)\.', r'extra_norms.\1.'),
         (r'\.conv_position\.', '.pos_embed.'),
-        # The official full attention, in the last stage, has the names that ours has.
+        # Official models have full attention in the last stage alone, under the names of ours.
         (r'^(stages\.[012]\..*\.attn\.)qkv\.', r'\1qkv.qkv.'),
         (r'^(stages\.[012]\..*\.attn\.)proj\.', r'\1wo.'),
         (r'\.attn\.lce\.', '.attn.lepe.'),

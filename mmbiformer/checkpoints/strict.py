@@ -6,7 +6,7 @@ mm files (``state_dict``, the backbone's names behind ``backbone.``) and bare st
 
 import re
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from mmengine.logging import print_log
 from torch import Tensor, nn
@@ -20,23 +20,13 @@ _STAGE = re.compile(r'^(?:stages|downsample_layers)\.(\d)\.')
 _BACKBONE = 'backbone.'
 
 
-def read_state_dict(checkpoint: Mapping, names: Names) -> OrderedDict[str, Tensor]:
-    """The backbone's tensors of a loaded checkpoint file, under our names.
+def backbone_tensors(checkpoint: Mapping) -> dict[str, Tensor]:
+    """The backbone's tensors of a loaded file under the file's names, without prefixes.
 
     Args:
         checkpoint (Mapping): What the file holds: a state dict, or one under ``model`` or
             ``state_dict``. Where names begin with ``backbone.``, only these are taken.
-        names (Names): Of the backbone's family.
-
-    Returns:
-        OrderedDict[str, Tensor]: Names of the backbone, and the classifier's where present.
     """
-    tensors = _backbone_tensors(checkpoint)
-    return OrderedDict((names.ours(name), value) for name, value in tensors.items())
-
-
-def _backbone_tensors(checkpoint: Mapping) -> dict[str, Tensor]:
-    """The same under the names of the file, without prefixes."""
     for key in ('state_dict', 'model'):
         if isinstance(checkpoint.get(key), Mapping):
             checkpoint = checkpoint[key]
@@ -70,11 +60,11 @@ def adapt_state_dict(module: nn.Module, state_dict: dict, prefix: str, strict: b
         own = [name for name in state_dict if name.startswith(prefix)]
         in_file = {name[len(prefix) :]: state_dict.pop(name) for name in own}
     else:
-        in_file = _backbone_tensors(state_dict)
+        in_file = backbone_tensors(state_dict)
         state_dict.clear()
     file_names = {names.ours(name): name for name in in_file}
     tensors = OrderedDict((name, in_file[theirs]) for name, theirs in file_names.items())
-    expected = dict(_own_tensors(module))
+    expected = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     dropped = [name for name in tensors if name not in expected and _may_drop(name, module)]
     for name in dropped:
         del tensors[name]
@@ -90,13 +80,8 @@ def adapt_state_dict(module: nn.Module, state_dict: dict, prefix: str, strict: b
     return new
 
 
-def _own_tensors(module: nn.Module) -> Iterable[tuple[str, Tensor]]:
-    yield from module.named_parameters()
-    yield from module.named_buffers()
-
-
 def _may_drop(name: str, module: nn.Module) -> bool:
-    """The classifier, and what belongs to stages or outputs that the model was built without."""
+    """Whether a name is the classifier's, or of a stage or output that was not built."""
     if re.match(module.checkpoint_names.classifier, name):
         return True
     if match := _OUT_NORM.match(name):
@@ -118,11 +103,14 @@ def _raise_misfits(
     Args:
         file_names (Mapping[str, str]): Our name -> the file's, which messages say too.
     """
-    renamed = any(ours != theirs for ours, theirs in file_names.items())
+    is_official = any(x != ours and x == names.official(ours) for ours, x in file_names.items())
 
     def describe(name: str) -> str:
-        theirs = file_names.get(name) or (names.official(name) if renamed else name)
-        return name if theirs == name else f'{name} (official name: {theirs})'
+        if file_names.get(name, name) != name:
+            return f'{name} (in the file: {file_names[name]})'
+        if is_official and name not in file_names and names.official(name) != name:
+            return f'{name} (official name: {names.official(name)})'
+        return name
 
     missing = [
         describe(name)

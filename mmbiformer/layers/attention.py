@@ -9,7 +9,7 @@ from mmbiformer.ops.any_size import crop, pad_to_regions
 from mmbiformer.ops.routing import Routing, route
 
 from .depthwise import depthwise_conv
-from .maps import accumulate
+from .maps import add_into
 
 LCE_KERNEL = 5
 
@@ -86,7 +86,6 @@ class BiLevelRoutingAttention(Attention):
 
     @property
     def input_projection(self) -> nn.Linear:
-        """As for :class:`Attention`."""
         return self.qkv
 
     def route(self, q: Tensor, k: Tensor) -> Routing:
@@ -113,7 +112,7 @@ class BiLevelRoutingAttention(Attention):
             pad_value=pad_value,
             backend=self.backend,
         )
-        return accumulate(out, self._local_context(v, pad_value))
+        return add_into(out, self._local_context(v, pad_value))
 
     def _pads(self) -> tuple[Tensor, Tensor, Tensor] | tuple[None, None, None]:
         """Query, key and value of a padding token, (C, ) each, where padding takes part."""
@@ -152,4 +151,4 @@ class FullAttention(Attention):
         )
         out = F.scaled_dot_product_attention(q, k, v)
         out = rearrange(out, 'b n (h w) d -> b h w (n d)', h=x.shape[1])
-        return accumulate(out, depthwise_conv(self.lce, x))
+        return add_into(out, depthwise_conv(self.lce, x))

@@ -7,7 +7,7 @@ from .attention import Attention
 from .depthwise import depthwise_conv
 from .drop_path import DropPath
 from .fused_checks import fusing_problem, hook_problem, is_eager_on_cpu, log_unfused
-from .maps import accumulate
+from .maps import add_into
 from .mlp import MLP
 
 LAYER_NORM_EPS = 1e-6
@@ -45,8 +45,11 @@ class BiFormerBlock(nn.Module):
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
     def _forward_fused(self, x: Tensor) -> Tensor:
-        """The same, in place of what the convolution returns where no gradient is recorded."""
-        x = accumulate(depthwise_conv(self.conv_position, x), x)
+        """Compute the same with fused functions.
+
+        Without gradients these overwrite what the convolution returned.
+        """
+        x = add_into(depthwise_conv(self.conv_position, x), x)
         scale = self.drop_path.sample_scale(x)
         x = fused.add_linear(x, self._attend_fused(x), scale, self.attn.proj)
         return fused.add_norm_mlp(x, self.drop_path.sample_scale(x), self.norm2, self.mlp)
@@ -59,20 +62,13 @@ class BiFormerBlock(nn.Module):
         return self.attn.mix(*fused.norm_linear(x, self.norm1, projection, parts=3))
 
     def _fusing_problem(self, x: Tensor) -> str | None:
-        """Why the parts must run one by one; None where the fused path may run."""
+        """Why the modules must run one by one; None where the fused path may run."""
         attention, kind = self.attn, type(self.attn)
         if not isinstance(attention, Attention) or kind.forward is not Attention.forward:
             return f'attn is a {kind.__name__} with a forward of its own'
         if problem := hook_problem(attention):
             return f'attn {problem}'
-        parts = dict(
-            conv_position=self.conv_position,
-            norm1=self.norm1,
-            norm2=self.norm2,
-            mlp=self.mlp,
-            drop_path=self.drop_path,
-            proj=attention.proj,
-        )
+        modules = {**dict(self.named_children()), 'attn': attention.proj}
         if attention.input_projection is not None:
-            parts['input_projection'] = attention.input_projection
-        return fusing_problem(x, **parts)
+            modules['input projection of attn'] = attention.input_projection
+        return fusing_problem(x, modules)

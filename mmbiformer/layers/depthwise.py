@@ -6,26 +6,22 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from .fused_checks import fusing_problem, is_eager_on_cpu
+from .fused_checks import fusing_problem, is_eager_on_cpu, log_unfused
 from .maps import to_channels_first, to_channels_last
 
-FAST_COLUMNS = 3  # of a kernel: what oneDNN has a fast kernel for
-PLACES_PER_SUM = 512
+FAST_COLUMNS = 3  # oneDNN's gradient of the weight is fast for kernels up to so wide
+PLACES_PER_SUM = 512  # more would be rounded more, fewer would take longer
 
 
 def depthwise_conv(conv: nn.Conv2d, x: Tensor) -> Tensor:
     """Apply a depthwise convolution of stride 1 to a map (B, H, W, C); keeps its size."""
     x = to_channels_first(x)
-    if (
-        conv.kernel_size[1] > FAST_COLUMNS
-        and torch.is_grad_enabled()
-        and is_eager_on_cpu(x)
-        and not fusing_problem(x, conv=conv)
-    ):
-        x = _DepthwiseConv.apply(x, conv.weight, conv.bias)
-    else:
-        x = conv(x)
-    return to_channels_last(x)
+    if conv.kernel_size[1] > FAST_COLUMNS and torch.is_grad_enabled() and is_eager_on_cpu(x):
+        problem = fusing_problem(x, {'it': conv})
+        if problem is None:
+            return to_channels_last(_DepthwiseConv.apply(x, conv.weight, conv.bias))
+        log_unfused('a depthwise convolution', problem)
+    return to_channels_last(conv(x))
 
 
 class _DepthwiseConv(Function):

@@ -1,4 +1,4 @@
-"""What a block does besides attention, as its modules do it, with less memory traffic: for CPUs.
+"""On CPUs these functions compute what a block does besides attention, with less memory traffic.
 
 Tokens go through several modules a span at a time, while they are in cache. Nothing that a
 normalisation or an activation can give again is kept for the backward pass, and residuals are

@@ -7,14 +7,20 @@ ask most of this. This file holds all private names that are asked, each with it
 
 import functools
 import logging
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn.modules import module as torch_module
 
+from mmbiformer.ops.any_size import is_recorded
+
 from .drop_path import DropPath
 from .mlp import MLP
+
+# Exact types that can be stood in for: a subclass may compute anything.
+FUSIBLE = (nn.Linear, nn.LayerNorm, nn.GELU, nn.Conv2d, DropPath, MLP)
 
 logger = logging.getLogger('mmbiformer')
 
@@ -24,34 +30,33 @@ def is_eager_on_cpu(x: Tensor) -> bool:
 
     Compilers fuse better what they see, and GPUs have other costs.
     """
-    return (
-        x.device.type == 'cpu' and not torch.compiler.is_compiling() and not torch.jit.is_tracing()
-    )
+    return x.device.type == 'cpu' and not is_recorded()
 
 
-def fusing_problem(x: Tensor, **parts: nn.Module) -> str | None:
+def fusing_problem(x: Tensor, modules: Mapping[str, nn.Module]) -> str | None:
     """Why the fused functions cannot stand in for modules on an input, in a few words.
 
     Args:
         x (Tensor): What the modules are given.
-        **parts (nn.Module): The modules, by the names that a message calls them.
+        modules (Mapping[str, nn.Module]): The modules, by the names that a message calls them.
 
     Returns:
         str | None: None where they can.
     """
     if torch.is_autocast_enabled('cpu'):
         return 'autocast is on'
-    # Private: no public name tells of torch.func's transforms, which know no backward of ours.
+    # Private: no public function says whether a transform of torch.func is active, and our
+    # functions have no rules for them.
     if torch._C._are_functorch_transforms_active():
         return 'a transform of torch.func is active'
-    # Private: nor of forward-mode differentiation; a level from 0 on is active.
+    # Private for the same reason: a level of 0 or more means that forward mode is active.
     if forward_ad._current_level >= 0:
         return 'forward-mode differentiation is active'
     # Private: the registry of hooks on all modules has no public view.
     if torch_module._has_any_global_hook():
         return 'hooks are registered on all modules'
-    for name, part in parts.items():
-        if problem := hook_problem(part) or _part_problem(part, x.dtype):
+    for name, module in modules.items():
+        if problem := hook_problem(module) or _module_problem(module, x.dtype):
             return f'{name} {problem}'
     return None
 
@@ -64,14 +69,38 @@ def hook_problem(module: nn.Module) -> str | None:
     hooks = '_forward_hooks', '_forward_pre_hooks', '_backward_hooks', '_backward_pre_hooks'
     if any(getattr(module, name) for name in hooks):
         return 'has hooks'
-    # Private: what nn.Module.compile sets.
+    # Private: nn.Module.compile sets this, and nothing public tells.
     if module._compiled_call_impl is not None:
         return 'is compiled'
     return None
 
 
+def _module_problem(module: nn.Module, dtype: torch.dtype) -> str | None:
+    kind = type(module)
+    if kind not in FUSIBLE:
+        return f'is a {kind.__module__}.{kind.__qualname__}'
+    # Private: ``parameters()`` leaves out those that are None, as a bias that is switched off.
+    for name, parameter in module._parameters.items():
+        if type(parameter) is not nn.Parameter:
+            return f'has no plain parameter {name}'
+        if parameter.dtype != dtype:
+            return f'has parameters in {parameter.dtype}, and its input is in {dtype}'
+    for name, child in module.named_children():
+        if problem := hook_problem(child) or _module_problem(child, dtype):
+            return f'has a {name} that {problem}'
+    if (
+        (kind is nn.GELU and module.approximate != 'none')
+        or (kind is nn.Conv2d and not _is_depthwise(module))
+        or (
+            kind is MLP and [type(x) for x in module.children()] != [nn.Linear, nn.GELU, nn.Linear]
+        )
+    ):
+        return f'is a {kind.__name__} with other options'
+    return None
+
+
 def _is_depthwise(conv: nn.Conv2d) -> bool:
-    """Of stride 1, keeping the size of the map, with zeros around it."""
+    """Whether it is depthwise, of stride 1, keeps the map's size and pads with zeros."""
     size = conv.kernel_size[0]
     return (
         conv.kernel_size == (size, size)
@@ -79,40 +108,10 @@ def _is_depthwise(conv: nn.Conv2d) -> bool:
         and conv.groups == conv.in_channels == conv.out_channels
         and conv.stride == conv.dilation == (1, 1)
         and conv.padding_mode == 'zeros'
-        and conv.bias is not None
     )
 
 
-# Exact types that can be stood in for (a subclass may compute anything) -> whether with the
-# options that an instance has.
-FUSIBLE = {
-    nn.Linear: lambda linear: linear.bias is not None,
-    nn.LayerNorm: lambda norm: norm.bias is not None,
-    nn.GELU: lambda act: act.approximate == 'none',
-    nn.Conv2d: _is_depthwise,
-    DropPath: lambda drop_path: True,
-    MLP: lambda mlp: [type(x) for x in mlp.children()] == [nn.Linear, nn.GELU, nn.Linear],
-}
-
-
-def _part_problem(module: nn.Module, dtype: torch.dtype) -> str | None:
-    kind = type(module)
-    if kind not in FUSIBLE:
-        return f'is a {kind.__name__}'
-    # Private: ``parameters()`` leaves out those that are None, and parametrised ones are no
-    # plain parameters.
-    for parameter in module._parameters.values():
-        if parameter is not None and type(parameter) is not nn.Parameter:
-            return 'has parameters of another kind'
-        if parameter is not None and parameter.dtype != dtype:
-            return f'has parameters in {parameter.dtype}, and its input is in {dtype}'
-    for name, child in module.named_children():
-        if problem := hook_problem(child) or _part_problem(child, dtype):
-            return f'has a part {name} that {problem}'
-    return None if FUSIBLE[kind](module) else f'is a {kind.__name__} with other options'
-
-
 @functools.cache
-def log_unfused(kind: str, problem: str) -> None:
-    """Say once for each reason that modules of a kind run one by one, which takes more memory."""
-    logger.info('%s runs without its fused path for CPUs: %s', kind, problem)
+def log_unfused(what: str, problem: str) -> None:
+    """Say once for each reason that modules run one by one, which takes more time and memory."""
+    logger.info('%s runs without its fused path for CPUs: %s', what, problem)

@@ -18,7 +18,7 @@ def to_channels_first(x: Tensor) -> Tensor:
     return x.permute(0, 3, 1, 2)
 
 
-def accumulate(total: Tensor, part: Tensor) -> Tensor:
+def add_into(total: Tensor, part: Tensor) -> Tensor:
     """total + part. Where no gradient is recorded, ``total`` is overwritten by the sum.
 
     Fresh memory costs more than the addition. The caller must hold the only reference to

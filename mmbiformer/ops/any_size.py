@@ -2,8 +2,8 @@
 
 Exporters, tracers and compilers record a computation on one map and repeat it on others. A
 recorded program that depends on how large the map was, or how much padding it had, fits no other
-map. So this file, and no other, asks whether a program is being recorded: each function has a form
-that serves any size, and a faster one for a size that is known.
+map. So each function here has a form that serves any size, and a faster one for a size that is
+known. PyTorch is asked in this file alone whether a program is being recorded.
 
 Shape letters as in ``regions.py``.
 """
@@ -44,7 +44,7 @@ def pad_bottom_right(x: Tensor, bottom: int, right: int, fill: Tensor | None = N
     """
     batch, height, width, channels = x.shape
     if is_exporting():
-        # Reads the last row and column again where there is none, and then overwrites them.
+        # ``index_select`` reads the last row or column for each missing one; ``where`` overwrites it.
         row = torch.arange(height + bottom, device=x.device)
         column = torch.arange(width + right, device=x.device)
         real = (row < height).view(-1, 1, 1) & (column < width).view(-1, 1)
@@ -66,7 +66,7 @@ def pad_bottom_right(x: Tensor, bottom: int, right: int, fill: Tensor | None = N
 def pad_to_regions(
     x: Tensor, partition_factor: int, fill: Tensor | None = None, reach: int | None = None
 ) -> Tensor:
-    """Pad a map (B, H, W, C) until S divides both of its sides; see :func:`pad_bottom_right`.
+    """Pad a map (B, H, W, C) until S divides its height and width; see :func:`pad_bottom_right`.
 
     Args:
         reach (int, optional): How many rows and columns of padding are needed, as by a convolution

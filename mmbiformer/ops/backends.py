@@ -9,17 +9,11 @@ import os
 from collections.abc import Callable
 from typing import NamedTuple
 
-import torch
-
 from . import chunked, exportable, reference, triton_backend
-from .any_size import is_exporting
+from .any_size import attend_in_regions, is_exporting, is_recorded
 from .inputs import Inputs
 
 logger = logging.getLogger('mmbiformer')
-
-
-def _runs_everywhere(inputs: Inputs) -> None:
-    return None
 
 
 class Backend(NamedTuple):
@@ -27,26 +21,27 @@ class Backend(NamedTuple):
 
     Attributes:
         name (str): What users call it.
-        forward (Callable): Inputs -> the output, (B, H, W, C); with an own backward pass (output,
-            what that needs besides output and inputs, or None).
+        forward (Callable): Inputs -> the output, (B, H, W, C). If the backend has a backward pass,
+            it returns (output, a tensor to keep for that or None).
         backward (Callable, optional): (gradient of the output, Inputs, what forward returned) ->
             gradients of q, k, v, pad_key, pad_value. None: PyTorch differentiates forward.
-        problem (Callable): Inputs -> why it cannot run on them in a few words, None where it can.
-        kept_shape (Callable, optional): Inputs -> shape of what forward returns beside the output,
-            in float32. None where the backward pass needs the inputs alone.
+        problem (Callable, optional): Inputs -> why it cannot run on them in a few words, None
+            where it can. None: it runs everywhere.
+        kept_shape (Callable, optional): Inputs -> shape of the tensor to keep, in float32. None
+            where the backward pass needs the inputs alone.
     """
 
     name: str
     forward: Callable
     backward: Callable | None = None
-    problem: Callable[[Inputs], str | None] = _runs_everywhere
+    problem: Callable[[Inputs], str | None] | None = None
     kept_shape: Callable[[Inputs], tuple[int, ...]] | None = None
 
 
 BACKENDS = {
     row.name: row
     for row in (
-        Backend('reference', reference.forward),
+        Backend('reference', functools.partial(attend_in_regions, reference.attend)),
         Backend('chunked', chunked.forward, chunked.backward),
         Backend(
             'triton',
@@ -58,7 +53,7 @@ BACKENDS = {
     )
 }
 # What exporters get, whatever the user chose: they know no operator of ours.
-_EXPORTABLE = Backend('exportable', exportable.forward)
+_EXPORTABLE = Backend('exportable', functools.partial(attend_in_regions, exportable.attend))
 
 AUTO = 'auto'
 CHOICES = (AUTO, *BACKENDS)
@@ -82,36 +77,28 @@ def choose(backend: str, inputs: Inputs) -> Backend:
         raise ValueError(f"{source} '{name}' is unknown: choose from {', '.join(CHOICES)}")
     if is_exporting():
         return _EXPORTABLE
-    is_compiling = torch.compiler.is_compiling()
+    chosen = BACKENDS['chunked' if name == AUTO else name]
+    if is_recorded():  # compilers do not look into a log, and the operator checks for them
+        return chosen
     if name == AUTO:
-        if not is_compiling:
-            _log_once(_describe_auto(inputs))
-        return BACKENDS['chunked']
-    if not is_compiling:  # the operator asks again where compilers record it
-        check_can_run(BACKENDS[name], inputs, f' (from {VARIABLE})' if source == VARIABLE else '')
-    return BACKENDS[name]
+        _log_auto(inputs.q.is_cuda)
+    check_can_run(chosen, inputs, f' (from {VARIABLE})' if source == VARIABLE else '')
+    return chosen
 
 
 def check_can_run(backend: Backend, inputs: Inputs, source: str = '') -> None:
     """Raise ValueError with the reason where a backend cannot run on inputs."""
-    if problem := backend.problem(inputs):
+    if backend.problem and (problem := backend.problem(inputs)):
         raise ValueError(f"backend '{backend.name}'{source} cannot run: {problem}; take 'chunked'")
 
 
-def _describe_auto(inputs: Inputs) -> str:
-    """What 'auto' takes, and why it is not the kernels of 'triton'."""
-    if not inputs.q.is_cuda:  # interpreted kernels are for tests alone
-        problem = f'q is on {inputs.q.device.type}, and it needs a CUDA GPU'
-    else:
-        problem = triton_backend.problem(inputs)
-    if problem:
-        return f"routed attention: backend 'chunked', as 'triton' cannot run: {problem}"
-    return (
-        "routed attention: backend 'chunked'; the kernels of 'triton', which have not been proven "
-        f"on a GPU, are taken by attention_backend='triton' or {VARIABLE}=triton"
-    )
-
-
 @functools.cache
-def _log_once(message: str) -> None:
-    logger.info(message)
+def _log_auto(is_cuda: bool) -> None:
+    """Say once what 'auto' takes, and why it is not the kernels of 'triton'."""
+    why = "'triton' needs a CUDA GPU"
+    if is_cuda:
+        why = (
+            "the kernels of 'triton', which have not been proven on a GPU, are taken by "
+            f"attention_backend='triton' or {VARIABLE}=triton"
+        )
+    logger.info("routed attention: 'auto' takes backend 'chunked'; %s", why)

@@ -25,8 +25,8 @@ from .head_major import (
 )
 from .inputs import Inputs
 
-# Gathered keys and values and their logits of one chunk. On a CPU what fits a core's share of the
-# caches; on a GPU enough work for every launch. docs/performance.md has the measurements.
+# These limits bound a chunk's gathered keys, values and logits: on a CPU by a core's share of the
+# caches, on a GPU by what keeps every launch busy. docs/performance.md has the measurements.
 CPU_BYTES_PER_THREAD = 2 << 20
 GPU_BYTES = 256 << 20
 
@@ -94,7 +94,7 @@ def _query_regions(x: Tensor, inputs: Inputs, scale: float = 1) -> Tensor:
 def forward(inputs: Inputs) -> tuple[Tensor, None]:
     """The output, (B, H, W, C), and nothing else for the backward pass."""
     query = _query_regions(inputs.q, inputs, inputs.scale)
-    _attend_in_place(query, _Chunks(inputs))  # whose memory the output can have
+    _attend_in_place(query, _Chunks(inputs))  # the output takes the memory of the queries
     return from_head_major(query.unflatten(0, (inputs.num_heads, -1)), inputs.partition), None
 
 

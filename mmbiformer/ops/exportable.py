@@ -8,14 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .any_size import attend_in_regions
-from .inputs import Inputs
-
-
-def forward(inputs: Inputs) -> Tensor:
-    """The output, (B, H, W, C), of maps of any size."""
-    return attend_in_regions(attend, inputs)
-
 
 def attend(
     q: Tensor, k: Tensor, v: Tensor, indices: Tensor, scale: float, real: Tensor | None

@@ -86,7 +86,8 @@ def routed_regions(indices: Tensor, partition: Partition, num_heads: int) -> Ten
         indices = indices.unflatten(1, (s, s))[:, :num_rows, :num_columns].flatten(1, 2)
         row, column = indices // s, indices % s
         number = (image * num_rows + row) * num_columns + column
-        # Lists take the regions of padding in turns, whatever K is and wherever they list one.
+        # Each listed region of padding becomes one of the P in turn, so that none of these
+        # collects a long sum.
         begin = torch.arange(num_query_regions(partition), device=device)
         begin = begin.view(*number.shape[:2], 1)
         turn = begin + torch.arange(number.shape[-1], device=device)

@@ -7,14 +7,6 @@ code does, so it is also the yardstick for speed.
 import torch
 from torch import Tensor
 
-from .any_size import attend_in_regions
-from .inputs import Inputs
-
-
-def forward(inputs: Inputs) -> Tensor:
-    """The output, (B, H, W, C); PyTorch differentiates it."""
-    return attend_in_regions(attend, inputs)
-
 
 def attend(
     q: Tensor, k: Tensor, v: Tensor, indices: Tensor, scale: float, real: Tensor | None

@@ -1,8 +1,8 @@
 """Cutting a map into S x S regions: sizes, and tokens region by region.
 
 Shape letters: B batch, H and W height and width of the map, S partition factor, R = S * S regions,
-T tokens per region, C channels. A map whose sides S does not divide is padded on the right and at
-the bottom, as the paper's released models were trained.
+T tokens per region, C channels. A map whose height or width S does not divide is padded at
+the bottom or on the right, as the paper's released models were trained.
 """
 
 from collections.abc import Iterator

@@ -41,7 +41,7 @@ def routed_attention(
         pad_key (Tensor, optional): Key of a padding token, (C, ).
         pad_value (Tensor, optional): Value of a padding token, (C, ). Both or none.
         backend (str): 'reference' is plain and keeps everything for the backward pass; 'chunked'
-            is PyTorch in cache-sized pieces; 'triton' is fused, for CUDA, and has not been proven
+            is PyTorch in cache-sized chunks; 'triton' is fused, for CUDA, and has not been proven
             on a GPU. 'auto' takes what the environment variable MMBIFORMER_ATTENTION_BACKEND
             named when this package was imported, else 'chunked', and logs it once. Under
             ``torch.export`` and ``torch.jit.trace`` PyTorch's own operators are taken, whatever
@@ -61,7 +61,7 @@ def routed_attention(
 
 
 def _check(inputs: Inputs) -> Inputs:
-    """The same, with pads in the dtype of the maps, which autocast may have made narrower."""
+    """Check the inputs; return them with pads in the maps' dtype, which autocast may narrow."""
     q, k, v, indices = inputs.q, inputs.k, inputs.v, inputs.indices
     pad_key, pad_value = inputs.pad_key, inputs.pad_value
     if not q.ndim == 4 or not q.shape == k.shape == v.shape:

@@ -86,7 +86,11 @@ def route(
     with torch.autocast(q.device.type, enabled=False) if has_autocast else nullcontext():
         query = region_means(q, partition_factor, pad_query)
         key = region_means(k, partition_factor, pad_key)
-        affinity = _ieee_product(query, key.transpose(1, 2))
+        if q.device.type in ('cpu', 'cuda') and not is_exporting():
+            # ``allow_tf32`` and ``torch.set_float32_matmul_precision`` let PyTorch round factors
+            # of float32 products, to TF32 or bfloat16; products in float64 they leave alone.
+            query, key = query.double(), key.double()
+        affinity = query @ key.transpose(1, 2)
         if pad_key is None:
             real = real_tokens(q.shape[1], q.shape[2], partition_factor, q.device).any(1)
             affinity = affinity.masked_fill(~real, float('-inf'))
@@ -103,15 +107,3 @@ def routing_indices(
 ) -> Tensor:
     """The indices of :func:`route`, (B, R, topk)."""
     return route(q, k, topk, partition_factor, pad_query, pad_key).indices
-
-
-def _ieee_product(a: Tensor, b: Tensor) -> Tensor:
-    """a @ b in float32 or wider, also where PyTorch may round factors of float32 products.
-
-    ``allow_tf32`` and ``torch.set_float32_matmul_precision`` let it: to TF32 on GPUs, to bfloat16
-    on some CPUs. They leave products in float64 alone. Exported programs have plain products, as
-    have devices without float64.
-    """
-    if a.device.type in ('cpu', 'cuda') and not is_exporting():
-        return a.double() @ b.double()
-    return a @ b

@@ -33,7 +33,7 @@ class Tiles(NamedTuple):
 
 # Up to how many tokens per region: tiles of the forward, the backward for queries, and for keys.
 # Chosen from registers (no spills, several programs per multiprocessor) and from how much of the
-# last tile stays empty; from 64 rows on, Hopper's wgmma is used.
+# last tile stays empty; from 64 queries or keys on, Hopper's wgmma is used.
 TILES_16_BIT = {
     16: (Tiles(16, 32, 1), Tiles(16, 32, 2), Tiles(32, 16, 1)),
     128: (Tiles(32, 32, 2), Tiles(32, 32, 2), Tiles(32, 32, 2)),

@@ -219,8 +219,21 @@ MISFITS = {
     ),
     'of another shape': (
         lambda x: {**x, 'stages.2.1.mlp.3.weight': torch.ones(64, 256)},
-        '1 of another shape: stages.2.1.mlp.fc2.weight (official name: stages.2.1.mlp.3.weight) '
+        '1 of another shape: stages.2.1.mlp.fc2.weight (in the file: stages.2.1.mlp.3.weight) '
         '(64, 256), not (64, 192)',
+    ),
+    'names of an earlier version': (
+        lambda x: {
+            n.replace('.mlp.3.', '.mlp.2.'): v
+            for n, v in x.items()
+            if n not in ('stages.0.0.pos_embed.bias', 'stages.0.0.mlp.3.bias')
+        },
+        '2 missing: stages.0.0.conv_position.bias (official name: stages.0.0.pos_embed.bias), '
+        'stages.0.0.mlp.fc2.bias (official name: stages.0.0.mlp.3.bias)',
+    ),
+    'names of ours': (
+        lambda x: without({BIFORMER.ours(n): v for n, v in x.items()}, 'stages.0.0.mlp.fc2.bias'),
+        '1 missing: stages.0.0.mlp.fc2.bias',
     ),
     'one block less': (
         lambda x: {n: v for n, v in x.items() if not n.startswith('stages.2.1.')},

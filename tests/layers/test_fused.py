@@ -377,8 +377,8 @@ def test_the_log_says_once_why_a_block_is_not_fused(caplog):
     assert lines == [
         f'BiFormerBlock runs without its fused path for CPUs: {why}'
         for why in (
-            'mlp has a part fc1 that has hooks',
-            'mlp has a part act that is a ReLU',
+            'mlp has a fc1 that has hooks',
+            'mlp has a act that is a torch.nn.modules.activation.ReLU',
             'autocast is on',
         )
     ]

@@ -24,10 +24,10 @@ def main() -> None:
     # Only now, so that run_tool can say which package is missing.
     from mmbiformer.backbones.convert import convert_checkpoint
 
-    family, arch = convert_checkpoint(args.src, args.dst)
-    print(f'{args.dst}: {family.__name__}(arch={arch!r})')
+    backbone, arch = convert_checkpoint(args.src, args.dst)
+    print(f'{args.dst}: {backbone.__name__}(arch={arch!r})')
     if not isinstance(arch, str):
-        print('topks are not in the weights: add those of the training to arch')
+        print('the numbers in topks are not in the weights: put those of the training there')
 
 
 if __name__ == '__main__':
