@@ -1,10 +1,8 @@
-"""Scores as reports show them: in points, 0 to 100, 'n/a' where there is none; files as CSV."""
+"""Scores as reports show them: in points, 0 to 100, 'n/a' where there is none."""
 
-import csv
-import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-MISSING = 'n/a'
+from mmbiformer.tables import MISSING
 
 
 def points(value: float | None, signed: bool = False, decimals: int = 1) -> str:
@@ -36,13 +34,3 @@ def with_interval(row: dict, score: str, signed: bool = False, decimals: int = 1
 def excludes_zero(bounds: Sequence[float | None]) -> bool:
     """Whether all of an interval lies on one side of 0."""
     return None not in bounds and (bounds[0] > 0 or bounds[1] < 0)
-
-
-def csv_text(columns: Sequence[str], lines: Iterable[dict]) -> str:
-    """A head and a line per dict: 'n/a' for None, nothing for a column that is not there."""
-    file = io.StringIO()
-    writer = csv.DictWriter(file, columns, lineterminator='\n')
-    writer.writeheader()
-    for line in lines:
-        writer.writerow({key: MISSING if x is None else x for key, x in line.items()})
-    return file.getvalue()

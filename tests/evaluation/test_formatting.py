@@ -1,7 +1,6 @@
-"""Scores as text, and lines as CSV."""
+"""Scores as text."""
 
 from mmbiformer.evaluation.formatting import (
-    csv_text,
     excludes_zero,
     interval_points,
     points,
@@ -31,8 +30,3 @@ def test_with_interval():
     assert with_interval(row, 'none') == 'n/a'
     assert with_interval(dict(AP=0.5, intervals=dict(AP=[None, None])), 'AP') == '50.0 [n/a]'
     assert with_interval(dict(AP=0.5), 'AP') == '50.0'
-
-
-def test_csv():
-    lines = [dict(name='a,b', AP=0.5), dict(name='c', AP=None, AR=1)]
-    assert csv_text(['name', 'AP', 'AR'], lines) == 'name,AP,AR\n"a,b",0.5,\nc,n/a,1\n'

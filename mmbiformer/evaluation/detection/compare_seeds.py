@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from math import sqrt
 
 import numpy as np
-from prettytable import PrettyTable
 from scipy.stats import t as student
 
-from ..formatting import MISSING, csv_text, excludes_zero, interval_points, points
+from mmbiformer.tables import MISSING, csv_text, format_table
+
+from ..formatting import excludes_zero, interval_points, points
 from ..resampling import CONFIDENCE
 from .size_tables import range_label
 
@@ -63,14 +64,14 @@ def _spread(values: Sequence[float | None]) -> dict:
 def seeds_text(comparison: dict) -> str:
     """The table of :func:`compare_seeds`, in points."""
     rows = comparison['rows']
-    table = PrettyTable(['range', 'objects', *map(_name, rows)], align='r')
-    table.align['range'] = 'l'
+    table = []
     for a, size in enumerate(comparison['ranges']):
         cells = [_cell(row['sizes'][a], signed=row['minus'] is not None) for row in rows]
-        table.add_row([range_label(size), f'{size["num_objects"]:,}', *cells])
+        table.append([range_label(size), f'{size["num_objects"]:,}', *cells])
     seeds = ', '.join(map(str, comparison['seeds']))
+    text = format_table(['range', 'objects', *map(_name, rows)], table)
     return (
-        f'AP over seeds {seeds}\n{table.get_string()}\n'
+        f'AP over seeds {seeds}\n{text}\n'
         f'mean, standard deviation of models, {100 * CONFIDENCE:g} % interval of differences over '
         'seeds (Student); * excludes 0'
     )

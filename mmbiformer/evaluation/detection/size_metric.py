@@ -9,10 +9,10 @@ from mmdet.datasets.api_wrappers import COCO
 from mmdet.evaluation import CocoMetric
 from mmengine.fileio import load
 from mmengine.logging import MMLogger
-from prettytable import PrettyTable
 
 from mmbiformer.errors import UserError
 from mmbiformer.registry import METRICS
+from mmbiformer.tables import format_table
 
 from ..formatting import points
 from ..sizes import COCO_RANGES, size_ranges
@@ -196,10 +196,9 @@ def _mask_area(segmentation: dict | list, width: int, height: int) -> float:
 def _table(evaluation: SizeEvaluation) -> str:
     """For the log, in points."""
     ap = evaluation.average_precision
-    table = PrettyTable(['range', 'objects', 'AP', 'AP50', 'AP75', 'AR'], align='r')
-    table.align['range'] = 'l'
+    rows = []
     for a, size in enumerate(evaluation.ranges):
         values = ap(a), ap(a, 0.5), ap(a, 0.75), evaluation.average_recall(a)
         cells = [points(None if isnan(x) else x) for x in values]
-        table.add_row([size.name, f'{evaluation.num_objects[:, a].sum():,}', *cells])
-    return table.get_string()
+        rows.append([size.name, f'{evaluation.num_objects[:, a].sum():,}', *cells])
+    return format_table(['range', 'objects', 'AP', 'AP50', 'AP75', 'AR'], rows)

@@ -6,9 +6,9 @@ Text is in points, 0 to 100, as AP is published; files keep fractions of 1.
 from collections.abc import Iterator, Sequence
 from math import sqrt
 
-from prettytable import PrettyTable
+from mmbiformer.tables import csv_text, format_table
 
-from ..formatting import csv_text, excludes_zero, points, with_interval
+from ..formatting import excludes_zero, points, with_interval
 from ..sizes import COCO_RANGES
 from .bootstrap import KINDS
 from .tide import SUMMARIES, TYPES
@@ -74,33 +74,27 @@ def _format_model(report: dict, model: dict) -> str:
         '  '.join(f'{name} {points(model["coco"][name])}' for name in chosen)
         for chosen in (names[:6], names[6:])
     ]
-    head = ['range', 'objects', 'AP', 'AP50', 'AP75', 'AR', *SHORT_TYPES.values()]
-    table = _table(head)
+    table = []
     for size, row in zip(report['ranges'], model['sizes'], strict=True):
         costs = [points(row['errors'][kind]['cost']) for kind in TYPES]
         others = [points(row[name]) for name in ('AP50', 'AP75', 'AR')]
         label, objects = range_label(size), f'{row["num_objects"]:,}'
-        table.add_row([label, objects, with_interval(row, 'AP'), *others, *costs])
-    return '\n'.join([f'{model["name"]} ({model["path"]})', *lines, table.get_string()])
+        table.append([label, objects, with_interval(row, 'AP'), *others, *costs])
+    head = ['range', 'objects', 'AP', 'AP50', 'AP75', 'AR', *SHORT_TYPES.values()]
+    return '\n'.join([f'{model["name"]} ({model["path"]})', *lines, format_table(head, table)])
 
 
 def _format_difference(report: dict, difference: dict) -> str:
-    table = _table(['range', 'objects', *KINDS])
+    table = []
     objects = [row['num_objects'] for row in report['models'][0]['sizes']]
     for size, count, row in zip(report['ranges'], objects, difference['sizes'], strict=True):
         cells = []
         for kind in KINDS:
             differs = 'intervals' in row and excludes_zero(row['intervals'][kind])
             cells.append(with_interval(row, kind, signed=True) + (' *' if differs else '  '))
-        table.add_row([range_label(size), f'{count:,}', *cells])
-    return f'{difference["model"]} minus {difference["minus"]}\n{table.get_string()}'
-
-
-def _table(head: Sequence[str]) -> PrettyTable:
-    table = PrettyTable(head)
-    table.align = 'r'
-    table.align['range'] = 'l'
-    return table
+        table.append([range_label(size), f'{count:,}', *cells])
+    text = format_table(['range', 'objects', *KINDS], table)
+    return f'{difference["model"]} minus {difference["minus"]}\n{text}'
 
 
 def _legend(report: dict) -> list[str]:

@@ -2,13 +2,13 @@
 
 import io
 import json
-import os
 from datetime import datetime
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
 from mmbiformer import __version__
+from mmbiformer.files import whole_or_absent
 
 from ..detection.size_tables import report_csv
 from ..segmentation.segment_tables import segment_csv
@@ -115,15 +115,6 @@ def _write_all(
         (folder / names[key]).unlink(missing_ok=True)
     paths = {key: folder / names[key] for key in content}
     for key, path in paths.items():
-        replace_file(path, content[key])
+        with whole_or_absent(path) as unfinished:
+            unfinished.write_bytes(content[key])
     return paths
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Write a file so that it is whole or not there."""
-    partial = path.with_name(f'.{path.name}.partial')
-    try:
-        partial.write_bytes(content)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -9,15 +9,18 @@ from textwrap import wrap
 from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.figure import Figure
+
+from mmbiformer.figures import new_figure
+from mmbiformer.tables import MISSING
 
 from ..detection.size_tables import range_label, side_bounds
 from ..detection.tide import SUMMARIES, TYPES
-from ..formatting import MISSING, excludes_zero
+from ..formatting import excludes_zero
 from ..segmentation.segment_report import ranges_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
 # Okabe and Ito's colours, which colour-blind readers tell apart; the markers tell them in grey.
@@ -96,14 +99,14 @@ def _log_edges(sides: Sequence[tuple[float, float | None]]) -> list[tuple[float,
     return edges if max(widths) <= LARGEST_RATIO * min(widths) else None
 
 
-def draw_ap(report: dict) -> Figure:
+def draw_ap(report: dict) -> 'Figure':
     """AP of each model in each range, with intervals; below it, how many objects there are.
 
     Args:
         report (dict): What :func:`size_report` returned.
     """
     bins = place_bins(report['ranges'])
-    figure, (top, _) = _new_figure((9, 5.8), 2, gridspec_kw=dict(height_ratios=[3.4, 1]))
+    figure, (top, _) = new_figure((9, 5.8), 2, gridspec_kw=dict(height_ratios=[3.4, 1]))
     first = [report['models'][0]['sizes'][position] for position in bins.positions]
     counts = [row['num_objects'] for row in first]
     lines = _draw_models(top, report, bins, 'AP')
@@ -118,14 +121,14 @@ def draw_ap(report: dict) -> Figure:
     return figure
 
 
-def draw_segments(report: dict) -> Figure:
+def draw_segments(report: dict) -> 'Figure':
     """Recall of pixels and of segments of each model in each range, and numbers of segments.
 
     Args:
         report (dict): What :func:`segment_report` returned.
     """
     bins = place_bins(ranges_of(report), 'segment')
-    figure, panels = _new_figure((9, 8), 3, gridspec_kw=dict(height_ratios=[2.6, 2.6, 1]))
+    figure, panels = new_figure((9, 8), 3, gridspec_kw=dict(height_ratios=[2.6, 2.6, 1]))
     first = report['models'][0]
     counts = [first['sizes'][position]['segments'] for position in bins.positions]
     for axes, kind in zip(panels, ('pixel_recall', 'segments_found'), strict=False):
@@ -138,7 +141,7 @@ def draw_segments(report: dict) -> Figure:
     return figure
 
 
-def draw_errors(report: dict) -> Figure:
+def draw_errors(report: dict) -> 'Figure':
     """What each type of error costs each model in each range: a panel per type, bars per model.
 
     The costs do not add up, hence they are not stacked.
@@ -146,7 +149,7 @@ def draw_errors(report: dict) -> Figure:
     bins = place_bins(report['ranges'])
     centres = np.arange(len(bins.positions))
     kinds = (*TYPES, *SUMMARIES)
-    figure, panels = _new_figure((12, 6), 2, len(kinds) // 2, sharey=True)
+    figure, panels = new_figure((12, 6), 2, len(kinds) // 2, sharey=True)
     num_models = len(report['models'])
     width = 0.8 / num_models
     for axes, kind in zip(panels, kinds, strict=True):
@@ -175,10 +178,10 @@ def draw_errors(report: dict) -> Figure:
     return figure
 
 
-def draw_differences(report: dict) -> Figure:
+def draw_differences(report: dict) -> 'Figure':
     """AP of each further model minus that of the first, with intervals."""
     bins = place_bins(report['ranges'])
-    figure, [axes] = _new_figure((9, 3.8), 1)
+    figure, [axes] = new_figure((9, 3.8))
     axes.axhline(0, color=GREY, lw=1)
     differences = report['differences']
     lines, options = [], dict(linestyle='none')
@@ -200,15 +203,6 @@ def draw_differences(report: dict) -> Figure:
     note = 'filled: the interval excludes 0' if report['bootstrap'] else ''
     _caption(figure, report, _describe(report), note)
     return figure
-
-
-def _new_figure(
-    size: tuple[float, float], num_rows: int, num_columns: int = 1, **options
-) -> tuple[Figure, list['Axes']]:
-    """A figure without pyplot, so that nothing outlives it; its axes row by row."""
-    figure = Figure(size, layout='constrained', facecolor='white')
-    axes = figure.subplots(num_rows, num_columns, squeeze=False, **options)
-    return figure, list(axes.flat)
 
 
 def _points(fractions) -> np.ndarray:
@@ -262,7 +256,7 @@ def _draw_coco(
             axes.hlines(100 * row['AP'], *ends, color=color, lw=1.2, linestyle=(0, (1, 1.5)))
 
 
-def _stack(figure: Figure, bins: Bins, counts: Sequence[int], noun: str) -> None:
+def _stack(figure: 'Figure', bins: Bins, counts: Sequence[int], noun: str) -> None:
     """Fill the last panel with bars of counts; it carries the x axis of those above it."""
     *above, last = figure.axes
     for axes in above:
@@ -290,7 +284,7 @@ def _write_missing(axes: 'Axes', x: float, rotation: float = 0) -> None:
     axes.text(x, 0.03, MISSING, fontsize=8, color=GREY, rotation=rotation, **where)
 
 
-def _legend(figure: Figure, handles: Sequence, names: Sequence[str]) -> None:
+def _legend(figure: 'Figure', handles: Sequence, names: Sequence[str]) -> None:
     """Above all panels: inside, it would hide values."""
     columns = 3 if max(map(len, names)) < 30 else 1
     place = dict(loc='outside upper left', ncols=columns, frameon=False, fontsize=9)
@@ -306,7 +300,7 @@ def _describe(report: dict) -> str:
 
 
 def _caption(
-    figure: Figure, report: dict, subject: str, note: str = '', has_intervals: bool = True
+    figure: 'Figure', report: dict, subject: str, note: str = '', has_intervals: bool = True
 ) -> None:
     """Below all panels: what was evaluated, and what the marks mean."""
     parts, bootstrap = [subject], report['bootstrap']

@@ -5,14 +5,15 @@ Text is in percent with two decimals, as mmseg shows it; files keep fractions of
 
 from collections.abc import Iterator
 
-from prettytable import PrettyTable
+from mmbiformer.tables import csv_text, format_table
 
-from ..formatting import csv_text, with_interval
+from ..formatting import with_interval
 from .segment_report import overall_scores
 from .segment_sizes import BY_SIZE
 
 DECIMALS = 2
 ALL_CLASSES = 'all'
+HEADS = [name.replace('_', ' ') for name in BY_SIZE]
 LEGEND = (
     'segments are 8-connected; pixel recall: share of all their pixels that are right; class '
     'recall: mean of that share over classes; segments found: at least half of the pixels right'
@@ -38,28 +39,26 @@ def segment_report_text(report: dict) -> str:
         f'{x["name"]}: {x["path"]}, in percent\n{format_summary(x)}' for x in report['models']
     ]
     for difference in report['differences']:
-        table = PrettyTable(['size', *(name.replace('_', ' ') for name in BY_SIZE)])
-        table.align = 'r'
-        table.align['size'] = 'l'
-        for row in difference['sizes']:
-            table.add_row([row['name'], *(_cell(row, name, True) for name in BY_SIZE)])
+        rows = [
+            [row['name'], *(_cell(row, name, True) for name in BY_SIZE)]
+            for row in difference['sizes']
+        ]
         overall = _cell(difference, 'mIoU', True)
         title = f'{difference["model"]} minus {difference["minus"]}, in points'
-        parts.append(f'{title}\n{table.get_string()}\nmIoU {overall}')
+        parts.append(f'{title}\n{format_table(["size", *HEADS], rows)}\nmIoU {overall}')
     return '\n\n'.join(parts)
 
 
 def format_summary(summary: dict) -> str:
     """The table of sizes of :func:`summarise`, in percent, and its notices."""
     columns = ('segments', 'images', 'pixels')
-    table = PrettyTable(['size', *columns, *(name.replace('_', ' ') for name in BY_SIZE)])
-    table.align = 'r'
-    table.align['size'] = 'l'
+    rows = []
     for row in summary['sizes']:
         counts = (f'{row[name]:,}' for name in columns)
-        table.add_row([row['name'], *counts, *(_cell(row, name) for name in BY_SIZE)])
+        rows.append([row['name'], *counts, *(_cell(row, name) for name in BY_SIZE)])
     overall = f'mIoU {_cell(summary["totals"], "mIoU")}'
-    return '\n'.join([table.get_string(), LEGEND, overall, *summary['notices']])
+    table = format_table(['size', *columns, *HEADS], rows)
+    return '\n'.join([table, LEGEND, overall, *summary['notices']])
 
 
 def _cell(row: dict, score: str, signed: bool = False) -> str:
