@@ -3,12 +3,13 @@
 A resample draws as many images as there are, with replacement. Matching happens within an image,
 so a resample is a weight per image, and AP of thousands of them is a matter of cumulative sums.
 
-Letters: I images, K categories, A size ranges, W resamples.
+Letters: I images, K categories, A size ranges, N true positives, W resamples.
 """
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -44,7 +45,7 @@ def weighted_ap(
     work = partial(_category_ap, evaluation, matches, weights)
     # NumPy lets go of the interpreter's lock in its long loops.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        done = pool.map(work, _splits(evaluation, matches))
+        done = pool.map(work, _categories(evaluation, matches))
         done = tqdm(done, 'bootstrap', num_categories, unit=' categories', disable=not progress)
         return np.stack(list(done), axis=2)
 
@@ -57,93 +58,148 @@ def mean_ap(ap: np.ndarray) -> np.ndarray:
     return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
 
 
-def _splits(evaluation: SizeEvaluation, matches: Matches) -> Iterator[tuple[int, slice, slice]]:
-    """(category, its part of ``ranked``, its part of ``candidates``)."""
+@dataclass(frozen=True)
+class Curve:
+    """Where a precision-recall curve can change, at one IoU threshold in one size range.
+
+    A resample changes how often a detection counts, and neither the order of the detections nor
+    what they match. Hence this is found once, and only sums of weights are left to each resample.
+    A detection whose own size is in the range is a false positive unless it matches something, so
+    false positives are counted as the detections in the range less the matched ones of them.
+
+    Attributes:
+        true_images (np.ndarray): Image of each true positive, a detection that matches an object
+            of the range; by falling score, (N, ).
+        matched_images (np.ndarray): Image of each detection that matches any object and is itself
+            in the range, and so is no false positive; by falling score, (M, ).
+        num_in_range (np.ndarray): How many detections that are in the range come no later than
+            each true positive, (N, ).
+        num_matched (np.ndarray): How many of these are matched, (N, ).
+
+    Example:
+        Two images with one object each, all sizes in the range. The detections by falling score
+        are on the images 0, 1 and 1, and match the first object, none, and the second one::
+
+            true_images = [0, 1]     matched_images = [0, 1]
+            num_in_range = [1, 3]    num_matched = [1, 2]
+
+        Three resamples weigh the images by 1 and 1, 2 and 0, 0 and 2; each has two objects. Up to
+        and with each of the two true positives there are::
+
+            true positives              1, 2        2, 2        0, 2
+            detections in the range     1, 3        2, 2        0, 4
+            matched ones of them        1, 2        2, 2        0, 2
+            false positives             0, 1        0, 0        0, 2
+            precision                   1, 2/3      1, 1        0, 1/2
+            recall                      1/2, 1      1, 1        0, 1
+
+        Precision is 1 at the 51 recalls up to 1/2 and 2/3 at the other 50 in the first resample,
+        and 1 and 1/2 at all 101 in the others: AP is (51 + 50 * 2/3) / 101, 1 and 1/2.
+    """
+
+    true_images: np.ndarray
+    matched_images: np.ndarray
+    num_in_range: np.ndarray
+    num_matched: np.ndarray
+
+    @classmethod
+    def of(
+        cls,
+        images: np.ndarray,
+        is_in_range: np.ndarray,
+        candidates: np.ndarray,
+        matched: np.ndarray,
+        is_counted: np.ndarray,
+    ) -> 'Curve':
+        """The curve of one category.
+
+        Args:
+            images (np.ndarray): Image of each detection of the category, by falling score.
+            is_in_range (np.ndarray): Which of them have a size in the range.
+            candidates (np.ndarray): Positions of those among them that can match.
+            matched (np.ndarray): Object of each candidate, or -1.
+            is_counted (np.ndarray): Which objects the range counts.
+        """
+        is_matched = matched >= 0
+        positions, objects = candidates[is_matched], matched[is_matched]
+        true = positions[is_counted[objects]]
+        matched_in_range = positions[is_in_range[positions]]
+        return cls(
+            true_images=images[true],
+            matched_images=images[matched_in_range],
+            num_in_range=is_in_range.cumsum()[true],
+            num_matched=np.searchsorted(matched_in_range, true, side='right'),
+        )
+
+    def average_precision(
+        self, weights: np.ndarray, sums_in_range: np.ndarray, num_objects: np.ndarray
+    ) -> np.ndarray:
+        """AP of each resample, (W, ).
+
+        Args:
+            weights (np.ndarray): Of the images, (I, W).
+            sums_in_range (np.ndarray): Sums of the weights of the first 0, 1, 2, ... detections
+                that are in the range; they are those of every IoU threshold.
+            num_objects (np.ndarray): Of each resample, (W, ).
+        """
+        true = weights[self.true_images].cumsum(axis=0)
+        matched = _sums(weights[self.matched_images])[self.num_matched]
+        return interpolated_ap(true, sums_in_range[self.num_in_range] - matched, num_objects)
+
+
+@dataclass(frozen=True)
+class _Category:
+    """A category's position, and its parts of ``ranked`` and ``candidates`` of the matches."""
+
+    position: int
+    ranked: slice
+    candidates: slice
+
+
+def _categories(evaluation: SizeEvaluation, matches: Matches) -> Iterator[_Category]:
     category = evaluation.detections.category[matches.ranked]
     edges = np.arange(len(evaluation.ground_truth.category_ids) + 1)
     starts = np.searchsorted(category, edges)
-    of_candidates = np.searchsorted(matches.candidates, starts)
+    candidate_starts = np.searchsorted(matches.candidates, starts)
     for k in edges[:-1]:
-        yield int(k), slice(*starts[k : k + 2]), slice(*of_candidates[k : k + 2])
+        ends = slice(k, k + 2)
+        yield _Category(int(k), slice(*starts[ends]), slice(*candidate_starts[ends]))
 
 
 def _category_ap(
-    evaluation: SizeEvaluation,
-    matches: Matches,
-    weights: np.ndarray,
-    split: tuple[int, slice, slice],
+    evaluation: SizeEvaluation, matches: Matches, weights: np.ndarray, category: _Category
 ) -> np.ndarray:
     """(3, A, W)."""
-    category, of_ranked, of_candidates = split
-    ranked = matches.ranked[of_ranked]
-    image = evaluation.detections.image[ranked]
-    candidates = matches.candidates[of_candidates] - of_ranked.start
-    matched = matches.matched[:, :, of_candidates]
-    is_object = evaluation.ground_truth.category == category
+    ground_truth = evaluation.ground_truth
+    ranked = matches.ranked[category.ranked]
+    images = evaluation.detections.image[ranked]
+    candidates = matches.candidates[category.candidates] - category.ranked.start
+    matched = matches.matched[:, :, category.candidates]
+    is_of_category = ground_truth.category == category.position
     ap = np.full((len(KINDS), len(evaluation.ranges), weights.shape[1]), np.nan)
-    for a, counts in enumerate(evaluation.object_in_range):
-        holders = evaluation.ground_truth.image[counts & is_object]
-        if not len(holders):
+    for a, is_counted in enumerate(evaluation.object_in_range):
+        object_images = ground_truth.image[is_counted & is_of_category]
+        if not len(object_images):
             continue
-        in_range = evaluation.detection_in_range[a, ranked]
-        plans = [_plan(x[a], counts, candidates, in_range) for x in matched]
-        for block in _blocks(weights.shape[1]):
-            own = weights[:, block]
-            num_objects = own[holders].sum(axis=0)
-            falls = own[image[in_range]].cumsum(axis=0)
-            by_threshold = np.stack([_ap(own, image, falls, num_objects, *x) for x in plans])
-            for kind, chosen in enumerate(KINDS.values()):
-                ap[kind, a, block] = by_threshold[chosen].mean(axis=0)
+        is_in_range = evaluation.detection_in_range[a, ranked]
+        curves = [Curve.of(images, is_in_range, candidates, x[a], is_counted) for x in matched]
+        images_in_range = images[is_in_range]
+        for start in range(0, weights.shape[1], BLOCK):
+            block = weights[:, start : start + BLOCK]
+            num_objects = block[object_images].sum(axis=0)
+            sums_in_range = _sums(block[images_in_range])
+            by_threshold = np.stack(
+                [x.average_precision(block, sums_in_range, num_objects) for x in curves]
+            )
+            for kind, thresholds in enumerate(KINDS.values()):
+                ap[kind, a, start : start + BLOCK] = by_threshold[thresholds].mean(axis=0)
     return ap
 
 
-def _blocks(length: int) -> Iterable[slice]:
-    return (slice(start, start + BLOCK) for start in range(0, length, BLOCK))
-
-
-def _plan(
-    matched: np.ndarray, counts: np.ndarray, candidates: np.ndarray, in_range: np.ndarray
-) -> tuple[np.ndarray, ...]:
-    """What of the curve does not depend on weights.
-
-    Args:
-        matched (np.ndarray): Object of each candidate, or -1.
-        counts (np.ndarray): Which objects the range counts.
-        candidates (np.ndarray): Their positions among the category's detections.
-        in_range (np.ndarray): Which of these detections are false where they match nothing.
-
-    Returns:
-        tuple: Positions of true positives; positions of matched detections that are in range, and
-        so no false positives though in range; and how many of all that are in range, and of these,
-        come no later than each true positive.
-    """
-    is_matched = matched >= 0
-    positions, objects = candidates[is_matched], matched[is_matched]
-    true = positions[counts[objects]]
-    no_falls = positions[in_range[positions]]
-    up_to = in_range.cumsum()[true]
-    return true, no_falls, up_to, np.searchsorted(no_falls, true, side='right')
-
-
-def _ap(
-    weights: np.ndarray,
-    image: np.ndarray,
-    falls: np.ndarray,
-    num_objects: np.ndarray,
-    true: np.ndarray,
-    no_falls: np.ndarray,
-    up_to: np.ndarray,
-    no_falls_up_to: np.ndarray,
-) -> np.ndarray:
-    """AP at one threshold, (W, ): precision and recall change only where a true positive comes."""
-    hits = weights[image[true]].cumsum(axis=0)
-    others = _with_zero(weights[image[no_falls]].cumsum(axis=0))[no_falls_up_to]
-    false = _with_zero(falls)[up_to] - others
-    return interpolated_ap(hits, false, num_objects)
-
-
-def _with_zero(sums: np.ndarray) -> np.ndarray:
-    return np.concatenate([np.zeros_like(sums[:1], shape=(1, *sums.shape[1:])), sums])
+def _sums(weights: np.ndarray) -> np.ndarray:
+    """Sums of the first 0, 1, 2, ... of N rows, (1 + N, W)."""
+    sums = weights.cumsum(axis=0)
+    return np.concatenate([np.zeros_like(sums, shape=(1, *sums.shape[1:])), sums])
 
 
 def interpolated_ap(hits: np.ndarray, false: np.ndarray, num_objects: np.ndarray) -> np.ndarray:

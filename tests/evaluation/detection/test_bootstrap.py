@@ -6,6 +6,7 @@ from coco_samples import random_coco, with_masks
 
 from mmbiformer.evaluation.detection.bootstrap import (
     KINDS,
+    Curve,
     interpolated_ap,
     mean_ap,
     weighted_ap,
@@ -186,6 +187,53 @@ def test_intervals_cover():
     assert (high - low).mean() == pytest.approx(2 * 1.96 * aps.std(), rel=0.25), 'no wider than so'
     assert drawn.mean() > aps.mean() + 0.005, 'resamples repeat images'
     assert ((low <= aps) & (aps <= high)).all()
+
+
+def test_the_example_of_a_curve():
+    """Two images, three detections: what the docstring of Curve says, and what comes of it."""
+    curve = Curve.of(
+        images=np.array([0, 1, 1]),
+        is_in_range=np.ones(3, bool),
+        candidates=np.array([0, 2]),
+        matched=np.array([0, 1]),
+        is_counted=np.ones(2, bool),
+    )
+    assert curve.true_images.tolist() == curve.matched_images.tolist() == [0, 1]
+    assert (curve.num_in_range.tolist(), curve.num_matched.tolist()) == ([1, 3], [1, 2])
+    weights = np.array([[1, 2, 0], [1, 0, 2]])
+    sums_in_range = np.array([[0, 0, 0], [1, 2, 0], [2, 2, 2], [3, 2, 4]])
+    expected = [(51 + 50 * 2 / 3) / 101, 1, 1 / 2]
+    ap = curve.average_precision(weights, sums_in_range, np.array([2, 2, 2]))
+    np.testing.assert_allclose(ap, expected, rtol=0, atol=1e-12)
+
+    box, elsewhere = [0, 0, 50, 50], [100, 100, 50, 50]
+    content = dict(
+        images=[dict(id=i, height=200, width=200) for i in range(2)],
+        categories=[dict(id=1, name='x')],
+        annotations=[
+            dict(id=i + 1, image_id=i, category_id=1, area=2500, bbox=box) for i in range(2)
+        ],
+    )
+    results = [
+        dict(image_id=image, category_id=1, score=score, bbox=place)
+        for image, score, place in ((0, 0.9, box), (1, 0.8, elsewhere), (1, 0.7, box))
+    ]
+    evaluation = run(content, results)
+    ap = mean_ap(weighted_ap(evaluation, match(evaluation), weights))
+    np.testing.assert_allclose(ap[:, 0], [expected] * 3, rtol=0, atol=1e-12)
+
+
+def test_a_match_of_another_size_counts_neither_way():
+    """The second detection matches an object outside the range: no false positive in it."""
+    curve = Curve.of(
+        images=np.array([0, 0, 1]),
+        is_in_range=np.array([True, True, False]),
+        candidates=np.array([1, 2]),
+        matched=np.array([0, 1]),
+        is_counted=np.array([False, True]),
+    )
+    assert (curve.true_images.tolist(), curve.matched_images.tolist()) == ([1], [0])
+    assert (curve.num_in_range.tolist(), curve.num_matched.tolist()) == ([2], [1])
 
 
 def test_interpolation_by_hand():
