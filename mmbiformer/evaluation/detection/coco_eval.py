@@ -5,7 +5,7 @@ Letters: I images, K categories, A size ranges, T IoU thresholds, G objects, D d
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 
 import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
@@ -16,7 +16,7 @@ from .coco_files import Detections, GroundTruth, check_iou_type, check_masks
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 MAX_DETECTIONS = (1, 10, 100)
-# Categories at a time: the engine keeps a record of each image, category and range, found or not.
+# Categories at a time: the engine keeps a record of each image, category and range, empty or not.
 BLOCK = 40
 
 
@@ -64,45 +64,61 @@ def _say_nothing(*args) -> None:
 
 
 @dataclass
-class SizeEvaluation:
-    """Detections judged by COCO's rules, in COCO's own size ranges and in further ones.
+class Judged:
+    """What is judged: detections, by a ground truth, in size ranges.
 
     Attributes:
         iou_type (str): 'bbox' or 'segm'.
-        ranges (tuple[SizeRange]): A ranges; the first four are COCO's.
-        precision (np.ndarray): (T, 101, K, A, 3), -1 where there is no object; the last axis is
-            the largest number of detections per image and category: 1, 10, 100.
-        recall (np.ndarray): (T, K, A, 3), likewise.
+        ranges (tuple[SizeRange]): A ranges; the first four are COCO's, relative ones come last.
         detection_areas (np.ndarray): (D, ); of masks for 'segm', else of boxes; in pixels.
-        ious (dict): (image, category) -> array (detections, objects), detections by falling score
-            and at most 100 of them.
     """
 
     ground_truth: GroundTruth
     detections: Detections
     iou_type: str
     ranges: tuple[SizeRange, ...]
+    detection_areas: np.ndarray
+
+    def detection_sizes(self, relative: bool) -> np.ndarray:
+        """Areas of the detections, in pixels or as fractions of their image; (D, )."""
+        return self._sizes(self.detections, self.detection_areas, relative)
+
+    def object_sizes(self, relative: bool) -> np.ndarray:
+        """Areas of the objects, in pixels or as fractions of their image; (G, )."""
+        return self._sizes(self.ground_truth, self.ground_truth.areas, relative)
+
+    def _sizes(
+        self, records: GroundTruth | Detections, areas: np.ndarray, relative: bool
+    ) -> np.ndarray:
+        return areas / self.ground_truth.image_areas[records.image] if relative else areas
+
+
+@dataclass
+class SizeEvaluation(Judged):
+    """Detections judged by COCO's rules, in COCO's own size ranges and in further ones.
+
+    Attributes:
+        precision (np.ndarray): (T, 101, K, A, 3), -1 where there is no object; the last axis is
+            the largest number of detections per image and category: 1, 10, 100.
+        recall (np.ndarray): (T, K, A, 3), likewise.
+        ious (dict): (image, category) -> array (detections, objects), detections by falling score
+            and at most 100 of them.
+    """
+
     precision: np.ndarray
     recall: np.ndarray
-    detection_areas: np.ndarray
     ious: dict
 
     @cached_property
     def object_in_range(self) -> np.ndarray:
         """Which objects each range counts; crowd regions in none. bool, (A, G)."""
-        return self._in_range(1) & ~self.ground_truth.crowd
+        in_range = [x.holds(self.object_sizes(x.relative)) for x in self.ranges]
+        return np.stack(in_range) & ~self.ground_truth.crowd
 
     @cached_property
     def detection_in_range(self) -> np.ndarray:
         """Which detections count as false in each range where they match nothing; (A, D)."""
-        return self._in_range(0)
-
-    def _in_range(self, side: int) -> np.ndarray:
-        return np.stack([x.holds(self.sizes(x.relative)[side]) for x in self.ranges])
-
-    def sizes(self, relative: bool) -> tuple[np.ndarray, np.ndarray]:
-        """Areas of detections (D, ) and objects (G, ), in pixels or as fractions of the image."""
-        return _sizes(self.ground_truth, self.detections, self.detection_areas, relative)
+        return np.stack([x.holds(self.detection_sizes(x.relative)) for x in self.ranges])
 
     @cached_property
     def detection_boxes(self) -> np.ndarray:
@@ -166,100 +182,92 @@ def evaluate(
     Raises:
         UserError: If boxes or masks that ``iou_type`` needs are not there, or a mask is none.
     """
-    for side in (ground_truth, detections):
-        check_iou_type(side, iou_type)
-    has_masks = iou_type == 'segm'
-    if has_masks:
-        for side in (ground_truth, detections):
-            check_masks(side, ground_truth)
+    for records in (ground_truth, detections):
+        check_iou_type(records, iou_type)
+    images = [dict(id=i) for i in range(len(ground_truth.image_ids))]
+    if iou_type == 'segm':
+        for records in (ground_truth, detections):
+            check_masks(records, ground_truth)
+        for numbered, image in zip(images, ground_truth.images, strict=True):
+            numbered.update(height=image['height'], width=image['width'])
         areas = np.asarray(mask_api.area(detections.segmentations), np.float64)
     else:
         areas = detections.boxes[:, 2] * detections.boxes[:, 3]
-    ranges = (*COCO_RANGES, *ranges)
-    images = [dict(id=i) for i in range(len(ground_truth.image_ids))]
-    if has_masks:
-        for own, image in zip(images, ground_truth.images, strict=True):
-            own.update(height=image['height'], width=image['width'])
-
-    engine = partial(_run, ground_truth, detections, areas, images, iou_type, ranges)
-    starts = range(0, len(ground_truth.category_ids), BLOCK)
+    judged = Judged(ground_truth, detections, iou_type, (*COCO_RANGES, *ranges), areas)
+    num_categories = len(ground_truth.category_ids)
     blocks = [
-        engine(start, min(start + BLOCK, len(ground_truth.category_ids))) for start in starts
+        _judge(judged, images, range(start, min(start + BLOCK, num_categories)))
+        for start in range(0, num_categories, BLOCK)
     ]
     return SizeEvaluation(
-        ground_truth=ground_truth,
-        detections=detections,
-        iou_type=iou_type,
-        ranges=ranges,
-        precision=np.concatenate([precision for precision, _, _ in blocks], axis=2),
-        recall=np.concatenate([recall for _, recall, _ in blocks], axis=1),
-        detection_areas=areas,
-        ious={pair: values for _, _, ious in blocks for pair, values in ious.items()},
+        **vars(judged),
+        precision=np.concatenate([x.precision for x in blocks], axis=2),
+        recall=np.concatenate([x.recall for x in blocks], axis=1),
+        ious={pair: ious for x in blocks for pair, ious in x.ious.items()},
     )
 
 
-def _run(
-    ground_truth: GroundTruth,
-    detections: Detections,
-    areas: np.ndarray,
-    images: list[dict],
-    iou_type: str,
-    ranges: Sequence[SizeRange],
-    start: int,
-    stop: int,
-) -> tuple[np.ndarray, np.ndarray, dict]:
-    """Precision, recall and IoU of the categories from ``start`` to below ``stop``."""
-    rows = [
-        np.flatnonzero((side.category >= start) & (side.category < stop))
-        for side in (detections, ground_truth)
-    ]
-    parts, ious = [], None
+@dataclass
+class _Block:
+    """Precision, recall and IoU as in :class:`SizeEvaluation`, of some of the categories."""
+
+    precision: np.ndarray
+    recall: np.ndarray
+    ious: dict
+
+
+def _judge(judged: Judged, images: list[dict], categories: range) -> _Block:
+    """Run the engine on some categories, for ranges in pixels and again for relative ones.
+
+    The engine compares areas with ranges, hence relative ranges need records whose areas are
+    relative too. IoU does not depend on them, and is taken over from the first run.
+    """
+    results, ious = [], None
     for relative in (False, True):
-        chosen = [x for x in ranges if x.relative == relative]
-        if not chosen:
+        ranges = [x.closed for x in judged.ranges if x.relative == relative]
+        if not ranges:
             continue
-        sizes = _sizes(ground_truth, detections, areas, relative)
-        found, objects = (
-            _records(side, size, iou_type == 'segm', own)
-            for side, size, own in zip((detections, ground_truth), sizes, rows, strict=True)
+        objects = _annotations(judged, judged.ground_truth, relative, categories)
+        detections = _annotations(judged, judged.detections, relative, categories)
+        engine = Engine(
+            objects=objects,
+            detections=detections,
+            images=images,
+            categories=categories,
+            iou_type=judged.iou_type,
+            ranges=ranges,
+            ious=ious,
         )
-        bounds = [x.closed for x in chosen]
-        engine = Engine(objects, found, images, range(start, stop), iou_type, bounds, ious)
         engine.evaluate()
         ious = engine.ious
-        parts.append(engine.eval)
-    # In the order of ``ranges``, in which relative ones come last.
-    precision = np.concatenate([x['precision'] for x in parts], axis=3)
-    recall = np.concatenate([x['recall'] for x in parts], axis=2)
-    return precision, recall, {pair: values for pair, values in ious.items() if len(values)}
-
-
-def _sizes(
-    ground_truth: GroundTruth, detections: Detections, areas: np.ndarray, relative: bool
-) -> tuple[np.ndarray, np.ndarray]:
-    if not relative:
-        return areas, ground_truth.areas
-    of_image = ground_truth.image_areas
-    return areas / of_image[detections.image], ground_truth.areas / of_image[ground_truth.image]
-
-
-def _records(
-    side: GroundTruth | Detections, sizes: np.ndarray, has_masks: bool, rows: np.ndarray
-) -> list[dict]:
-    """Some annotations as COCO's evaluation takes them, with ``sizes`` as areas."""
-    columns = dict(
-        id=(rows + 1).tolist(),
-        image_id=side.image[rows].tolist(),
-        category_id=side.category[rows].tolist(),
-        area=sizes[rows].tolist(),
+        results.append(engine.eval)
+    return _Block(
+        precision=np.concatenate([x['precision'] for x in results], axis=3),
+        recall=np.concatenate([x['recall'] for x in results], axis=2),
+        ious={pair: values for pair, values in ious.items() if len(values)},
     )
-    if isinstance(side, GroundTruth):
-        columns['iscrowd'] = side.crowd[rows].astype(int).tolist()
+
+
+def _annotations(
+    judged: Judged, records: GroundTruth | Detections, relative: bool, categories: range
+) -> list[dict]:
+    """Objects or detections of some categories as COCO's evaluation takes them."""
+    is_chosen = (records.category >= categories.start) & (records.category < categories.stop)
+    chosen = np.flatnonzero(is_chosen)
+    columns = dict(
+        id=(chosen + 1).tolist(),
+        image_id=records.image[chosen].tolist(),
+        category_id=records.category[chosen].tolist(),
+    )
+    if isinstance(records, GroundTruth):
+        columns['area'] = judged.object_sizes(relative)[chosen].tolist()
+        columns['iscrowd'] = records.crowd[chosen].astype(int).tolist()
     else:
-        columns['score'] = side.scores[rows].tolist()
-    if has_masks:
-        columns['segmentation'] = [side.segmentations[i] for i in rows]
+        columns['area'] = judged.detection_sizes(relative)[chosen].tolist()
+        columns['score'] = records.scores[chosen].tolist()
+    if judged.iou_type == 'segm':
+        columns['segmentation'] = [records.segmentations[i] for i in chosen]
     else:
-        columns['bbox'] = side.boxes[rows].tolist()
+        columns['bbox'] = records.boxes[chosen].tolist()
     names = list(columns)
     return [dict(zip(names, x, strict=True)) for x in zip(*columns.values(), strict=True)]

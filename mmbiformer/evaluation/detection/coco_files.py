@@ -6,6 +6,7 @@ Nothing is dropped: a record that does not fit is an error that names the file a
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ class GroundTruth:
     segmentations: list
     notices: list[str] = field(default_factory=list)
 
-    @property
+    @cached_property
     def image_areas(self) -> np.ndarray:
         """Height times width of each image in pixels, (I, ).
 
@@ -261,7 +262,7 @@ def _shapes(record: dict) -> list[str]:
     return [x for x in ('bbox', 'segmentation') if x in record]
 
 
-def check_iou_type(side: GroundTruth | Detections, iou_type: str) -> None:
+def check_iou_type(records: GroundTruth | Detections, iou_type: str) -> None:
     """Check that there are boxes, or masks, to judge.
 
     Raises:
@@ -269,36 +270,36 @@ def check_iou_type(side: GroundTruth | Detections, iou_type: str) -> None:
     """
     has_masks = iou_type == 'segm'
     lacking = None
-    if (side.segmentations if has_masks else side.boxes) is None:
+    if (records.segmentations if has_masks else records.boxes) is None:
         lacking = 'record 0'
-    elif has_masks and isinstance(side, GroundTruth) and None in side.segmentations:
-        lacking = f'annotation {side.ids[side.segmentations.index(None)]}'
+    elif has_masks and isinstance(records, GroundTruth) and None in records.segmentations:
+        lacking = f'annotation {records.ids[records.segmentations.index(None)]}'
     if lacking:
         what, other = ('segmentation', 'bbox') if has_masks else ('bbox', 'segm')
-        raise UserError(f"{lacking} of '{side.path}' has no {what}: judge by iou type {other}")
+        raise UserError(f"{lacking} of '{records.path}' has no {what}: judge by iou type {other}")
 
 
-def check_masks(side: GroundTruth | Detections, ground_truth: GroundTruth) -> None:
+def check_masks(records: GroundTruth | Detections, ground_truth: GroundTruth) -> None:
     """Check the masks of the ground truth or of detections on its images, all of which have one.
 
     Raises:
         UserError: Names the first that is none, or is of another size than its image.
     """
-    is_truth = isinstance(side, GroundTruth)
+    is_truth = isinstance(records, GroundTruth)
     _ = ground_truth.image_areas  # checks that there are sizes
     sizes = [(x['height'], x['width']) for x in ground_truth.images]
 
     def fail(position: int, problem: str) -> None:
-        name = f'annotation {side.ids[position]}' if is_truth else f'record {position}'
-        image = ground_truth.image_ids[side.image[position]]
+        name = f'annotation {records.ids[position]}' if is_truth else f'record {position}'
+        image = ground_truth.image_ids[records.image[position]]
         raise UserError(
-            f"{name} of '{side.path}' (image_id {image}) has {problem}; boxes can be judged "
+            f"{name} of '{records.path}' (image_id {image}) has {problem}; boxes can be judged "
             'without: iou type bbox'
         )
 
     compressed = []
     for position, (value, image) in enumerate(
-        zip(side.segmentations, side.image.tolist(), strict=True)
+        zip(records.segmentations, records.image.tolist(), strict=True)
     ):
         is_polygons = is_truth and not isinstance(value, dict)
         problem = polygons_problem(value) if is_polygons else rle_problem(value, *sizes[image])
@@ -308,8 +309,8 @@ def check_masks(side: GroundTruth | Detections, ground_truth: GroundTruth) -> No
             compressed.append(position)
         elif not is_truth:
             fail(position, 'a mask whose counts are not compressed, as results have them')
-    pixels = [sizes[side.image[i]][0] * sizes[side.image[i]][1] for i in compressed]
-    broken = find_broken([side.segmentations[i]['counts'] for i in compressed], pixels)
+    pixels = [sizes[records.image[i]][0] * sizes[records.image[i]][1] for i in compressed]
+    broken = find_broken([records.segmentations[i]['counts'] for i in compressed], pixels)
     if broken is not None:
         problem = f'a mask whose counts are not runs of its {pixels[broken]:,} pixels'
         fail(compressed[broken], problem)

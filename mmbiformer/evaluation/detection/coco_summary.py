@@ -24,28 +24,28 @@ def detection_notices(evaluation: SizeEvaluation) -> list[str]:
     )
     limit, total = MAX_DETECTIONS[-1], len(detections.scores)
     beyond = int((counts - limit).clip(0).sum())
-    found = []
+    notices = []
     if beyond:
-        found.append(
+        notices.append(
             f'{beyond:,} of {total:,} detections are beyond the best {limit} of an image and '
             'category, and do not count'
         )
     has_objects = evaluation.num_objects[:, 0] > 0
     unseen = has_objects.sum() - has_objects[np.unique(detections.category)].sum()
     if unseen:
-        found.append(f'{unseen:,} categories with objects have no detections: their AP is 0')
+        notices.append(f'{unseen:,} categories with objects have no detections: their AP is 0')
     num_images = len(evaluation.ground_truth.image_ids)
     without = num_images - len(np.unique(detections.image))
     if without:
-        found.append(f'{without:,} of {num_images:,} images have no detections')
-    return found
+        notices.append(f'{without:,} of {num_images:,} images have no detections')
+    return notices
 
 
 def range_notices(evaluation: SizeEvaluation) -> list[str]:
     """Which objects the ranges leave out, in a sentence; COCO's own leave out none."""
-    further = [x not in COCO_RANGES for x in evaluation.ranges]
-    if not any(further):
+    is_further = [x not in COCO_RANGES for x in evaluation.ranges]
+    if not any(is_further):
         return []
-    held = evaluation.object_in_range[further].any(axis=0) | evaluation.ground_truth.crowd
-    outside = np.count_nonzero(~held)
+    is_held = evaluation.object_in_range[is_further].any(axis=0) | evaluation.ground_truth.crowd
+    outside = np.count_nonzero(~is_held)
     return [f'{outside:,} objects are in none of the size ranges'] if outside else []

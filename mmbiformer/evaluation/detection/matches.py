@@ -46,6 +46,22 @@ def matched_objects(matches: Matches, size: int) -> np.ndarray:
     return matched
 
 
+@dataclass
+class _Group:
+    """The records of an image and a category in which something can match.
+
+    Attributes:
+        detections (np.ndarray): Positions of m detections that match at some threshold, by
+            falling score.
+        objects (np.ndarray): Positions of n objects.
+        ious (np.ndarray): (m, n).
+    """
+
+    detections: np.ndarray
+    objects: np.ndarray
+    ious: np.ndarray
+
+
 class _Matcher(Engine):
     """Keeps the outcome of the matching apart from its accumulation."""
 
@@ -57,15 +73,15 @@ class _Matcher(Engine):
         self.evaluate()
         records, ranges = self._evalImgs_cpp, self.params.areaRng
         num_images = len(self.params.imgIds)
-        found = []
+        pairs = []
         for position, bounds in enumerate(ranges):
             start = position * num_images
             self._evalImgs_cpp = records[start : start + num_images]
             self._paramsEval.areaRng = [bounds]
             self.accumulate()
             keys = [key.split('_') for key in self.eval['matched']]
-            found.append(np.array(keys, np.int64).reshape(-1, 2))
-        return found
+            pairs.append(np.array(keys, np.int64).reshape(-1, 2))
+        return pairs
 
 
 def match(
@@ -81,21 +97,21 @@ def match(
         progress (bool): Show a bar.
     """
     detections, ranges = evaluation.detections, evaluation.ranges
-    groups = _group(detections)
-    order = np.concatenate(list(groups.values()) or [np.zeros(0, np.int64)])
+    ranked_by_group = _by_image_and_category(detections)
+    order = np.concatenate(list(ranked_by_group.values()) or [np.zeros(0, np.int64)])
     # By image already, and lexsort is stable: ties stay in the order of COCO's evaluation.
     ranked = order[np.lexsort((-detections.scores[order], detections.category[order]))]
 
-    pairs = _pairs(evaluation, groups, min(thresholds))
+    groups = _groups(evaluation, ranked_by_group, min(thresholds))
     matched = np.full((len(thresholds), len(ranges), len(detections.scores)), -1, np.int32)
     is_candidate = np.zeros(len(detections.scores), bool)
-    for found, _, _ in pairs:
-        is_candidate[found] = True
+    for group in groups:
+        is_candidate[group.detections] = True
     for relative in (False, True):
         positions = [i for i, x in enumerate(ranges) if x.relative == relative]
-        if not pairs or not positions:
+        if not groups or not positions:
             continue
-        matcher = _matcher(evaluation, pairs, [ranges[i] for i in positions], relative)
+        matcher = _matcher(evaluation, groups, [ranges[i] for i in positions], relative)
         bar = tqdm(thresholds, 'matching', unit=' thresholds', disable=not progress)
         for t, threshold in enumerate(bar):
             for i, ids in zip(positions, matcher.pairs(threshold), strict=True):
@@ -104,55 +120,62 @@ def match(
     return Matches(ranked, candidates, matched[:, :, ranked[candidates]])
 
 
-def _group(side: GroundTruth | Detections) -> dict[tuple[int, int], np.ndarray]:
+def _by_image_and_category(
+    records: GroundTruth | Detections,
+) -> dict[tuple[int, int], np.ndarray]:
     """(image, category) -> positions, of detections those that count, by falling score."""
-    keys = (side.category, side.image)
+    keys = (records.category, records.image)
     limit = None
-    if isinstance(side, Detections):
-        keys, limit = (-side.scores, *keys), MAX_DETECTIONS[-1]
+    if isinstance(records, Detections):
+        keys, limit = (-records.scores, *keys), MAX_DETECTIONS[-1]
     order = np.lexsort(keys)
-    image, category = side.image[order], side.category[order]
+    image, category = records.image[order], records.category[order]
     is_first = (np.diff(image, prepend=-1) != 0) | (np.diff(category, prepend=-1) != 0)
     starts = np.flatnonzero(is_first)
     return {
-        (int(image[start]), int(category[start])): group[:limit]
-        for start, group in zip(starts, np.split(order, starts)[1:], strict=True)
+        (int(image[start]), int(category[start])): positions[:limit]
+        for start, positions in zip(starts, np.split(order, starts)[1:], strict=True)
     }
 
 
-def _pairs(
-    evaluation: SizeEvaluation, groups: dict, threshold: float
-) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """(m detections that can match, n objects, their IoU (m, n)) where there are any."""
-    objects = _group(evaluation.ground_truth)
-    pairs = []
+def _groups(
+    evaluation: SizeEvaluation, detections: dict[tuple[int, int], np.ndarray], threshold: float
+) -> list[_Group]:
+    """Where any detection reaches the threshold; ``detections`` are grouped already."""
+    objects = _by_image_and_category(evaluation.ground_truth)
+    groups = []
     for key, ious in evaluation.ious.items():
         if len(ious):
             can_match = ious.max(axis=1) >= threshold
             if can_match.any():
-                pairs.append((groups[key][can_match], objects[key], ious[can_match]))
-    return pairs
+                groups.append(_Group(detections[key][can_match], objects[key], ious[can_match]))
+    return groups
 
 
 def _matcher(
-    evaluation: SizeEvaluation, pairs: list, ranges: Sequence[SizeRange], relative: bool
+    evaluation: SizeEvaluation, groups: list[_Group], ranges: Sequence[SizeRange], relative: bool
 ) -> _Matcher:
-    """An engine to which each pair is an image, with one category."""
-    ground_truth = evaluation.ground_truth
-    areas, object_areas = evaluation.sizes(relative)
+    """An engine to which each group is an image, with one category."""
+    crowd = evaluation.ground_truth.crowd
+    areas, object_areas = evaluation.detection_sizes(relative), evaluation.object_sizes(relative)
     objects, detections = [], []
-    for image, (found, held, _) in enumerate(pairs):
+    for image, group in enumerate(groups):
+        shared = dict(image_id=image, category_id=0, bbox=())
         detections += [
             # Ranks for scores: they keep the order, which is all that scores do here.
-            dict(id=i + 1, image_id=image, category_id=0, bbox=(), area=area, score=-rank)
-            for rank, (i, area) in enumerate(zip(found.tolist(), areas[found], strict=True))
+            dict(shared, id=i + 1, area=areas[i], score=-rank)
+            for rank, i in enumerate(group.detections.tolist())
         ]
-        rows = zip(held.tolist(), object_areas[held], ground_truth.crowd[held], strict=True)
         objects += [
-            dict(id=i + 1, image_id=image, category_id=0, bbox=(), area=area, iscrowd=int(crowd))
-            for i, area, crowd in rows
+            dict(shared, id=i + 1, area=object_areas[i], iscrowd=int(crowd[i]))
+            for i in group.objects.tolist()
         ]
-    images = [dict(id=i) for i in range(len(pairs))]
-    bounds = [x.closed for x in ranges]
-    ious = {(image, 0): ious for image, (_, _, ious) in enumerate(pairs)}
-    return _Matcher(objects, detections, images, [0], 'bbox', bounds, ious)
+    return _Matcher(
+        objects=objects,
+        detections=detections,
+        images=[dict(id=i) for i in range(len(groups))],
+        categories=[0],
+        iou_type='bbox',
+        ranges=[x.closed for x in ranges],
+        ious={(image, 0): group.ious for image, group in enumerate(groups)},
+    )

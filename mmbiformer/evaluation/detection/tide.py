@@ -66,39 +66,39 @@ def analyse_errors(evaluation: SizeEvaluation, matches: Matches) -> ErrorAnalysi
     ground_truth, detections = evaluation.ground_truth, evaluation.detections
     ranked = matches.ranked
     matched = matched_objects(matches, 0)
-    found = matched[matched >= 0]
-    is_used = np.zeros(len(ground_truth.areas), bool)
-    is_used[found] = True
-    kind, target = _classify(evaluation, ranked, matched < 0, is_used)
-    winner = _winners(kind, target, detections.scores[ranked], is_used)
-    missed = ~is_used & ~ground_truth.crowd
-    missed[target[winner]] = False
+    is_found = np.zeros(len(ground_truth.areas), bool)
+    is_found[matched[matched >= 0]] = True
+    kind, target = _classify(evaluation, ranked, matched < 0, is_found)
+    is_winner = _winners(kind, target, detections.scores[ranked], is_found)
+    is_missed = ~is_found & ~ground_truth.crowd
+    is_missed[target[is_winner]] = False
 
     category, scores = detections.category[ranked], detections.scores[ranked]
     ap50, counts = [], {name: [] for name in TYPES}
     cost = {name: [] for name in (*TYPES, *SUMMARIES)}
-    for a, counted in enumerate(evaluation.object_in_range):
+    for a, is_counted in enumerate(evaluation.object_in_range):
         matched = matched_objects(matches, a)
-        is_true = (matched >= 0) & counted[matched]
+        is_true = (matched >= 0) & is_counted[matched]
         is_false = (matched < 0) & evaluation.detection_in_range[a, ranked]
         num_objects = evaluation.num_objects[:, a]
         base = _mean_ap50(category, scores, is_true, is_false, num_objects, num_objects)
         ap50.append(base)
 
         for position, name in enumerate(FALSE_TYPES):
-            of_type = kind == position
-            mended = of_type & winner & counted[target]
-            fixed_category = np.where(mended, ground_truth.category[target], category)
-            fixed = fixed_category, scores, is_true | mended, is_false & ~of_type
+            is_of_type = kind == position
+            is_mended = is_of_type & is_winner & is_counted[target]
+            fixed_category = np.where(is_mended, ground_truth.category[target], category)
+            fixed = fixed_category, scores, is_true | is_mended, is_false & ~is_of_type
             cost[name].append(_mean_ap50(*fixed, num_objects, num_objects) - base)
-            counts[name].append(int((is_false & of_type).sum()))
-        minus = np.bincount(ground_truth.category[missed & counted], minlength=len(num_objects))
-        found = np.bincount(category[is_true], minlength=len(num_objects))
-        counts['missed'].append(int(minus.sum()))
+            counts[name].append(int((is_false & is_of_type).sum()))
+        missed_objects = ground_truth.category[is_missed & is_counted]
+        num_missed = np.bincount(missed_objects, minlength=len(num_objects))
+        num_found = np.bincount(category[is_true], minlength=len(num_objects))
+        counts['missed'].append(int(num_missed.sum()))
         for name, false, asked_for in (
-            ('missed', is_false, num_objects - minus),
+            ('missed', is_false, num_objects - num_missed),
             ('false positives', np.zeros_like(is_false), num_objects),
-            ('false negatives', is_false, found),
+            ('false negatives', is_false, num_found),
         ):
             new = _mean_ap50(category, scores, is_true, false, asked_for, num_objects)
             cost[name].append(new - base)
@@ -107,12 +107,12 @@ def analyse_errors(evaluation: SizeEvaluation, matches: Matches) -> ErrorAnalysi
         cost={name: np.array(x) for name, x in cost.items()},
         counts={name: np.array(x) for name, x in counts.items()},
         kind=kind,
-        missed=missed,
+        missed=is_missed,
     )
 
 
 def _classify(
-    evaluation: SizeEvaluation, ranked: np.ndarray, is_false: np.ndarray, is_used: np.ndarray
+    evaluation: SizeEvaluation, ranked: np.ndarray, is_false: np.ndarray, is_found: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Type of each ranked detection, -1 for none; and the object it is about, 0 where none."""
     ground_truth, detections = evaluation.ground_truth, evaluation.detections
@@ -132,7 +132,7 @@ def _classify(
         conditions = {
             'localisation': (best >= BACKGROUND) & (best <= POSITIVE),
             'classification': best_other >= POSITIVE,
-            'duplicate': (own * is_used[objects]).max(axis=1) >= POSITIVE,
+            'duplicate': (own * is_found[objects]).max(axis=1) >= POSITIVE,
             'background': ious.max(axis=1) <= BACKGROUND,
         }
         codes = [FALSE_TYPES.index(name) for name in conditions]
@@ -144,53 +144,53 @@ def _classify(
 
 
 def _winners(
-    kind: np.ndarray, target: np.ndarray, scores: np.ndarray, is_used: np.ndarray
+    kind: np.ndarray, target: np.ndarray, scores: np.ndarray, is_found: np.ndarray
 ) -> np.ndarray:
     """Which localisation and classification errors would match an object if mended; (N, ).
 
     The best scored of those that are about an object which nothing matches.
     """
     codes = [FALSE_TYPES.index(name) for name in ('classification', 'localisation')]
-    rows = np.flatnonzero(np.isin(kind, codes))
-    rows = rows[~is_used[target[rows]]]
-    rows = rows[np.argsort(-scores[rows], kind='stable')]
-    _, first = np.unique(target[rows], return_index=True)
-    winner = np.zeros(len(kind), bool)
-    winner[rows[first]] = True
-    return winner
+    chosen = np.flatnonzero(np.isin(kind, codes))
+    chosen = chosen[~is_found[target[chosen]]]
+    chosen = chosen[np.argsort(-scores[chosen], kind='stable')]
+    _, first = np.unique(target[chosen], return_index=True)
+    is_winner = np.zeros(len(kind), bool)
+    is_winner[chosen[first]] = True
+    return is_winner
 
 
-def _by_image(image: np.ndarray, chosen: np.ndarray) -> dict[int, np.ndarray]:
-    """image -> positions of the chosen rows."""
-    rows = np.flatnonzero(chosen)
-    rows = rows[np.argsort(image[rows], kind='stable')]
-    keys, starts = np.unique(image[rows], return_index=True)
-    parts = np.split(rows, starts[1:])
-    return dict(zip(keys.tolist(), parts, strict=True)) if len(rows) else {}
+def _by_image(image: np.ndarray, is_chosen: np.ndarray) -> dict[int, np.ndarray]:
+    """image -> positions of the chosen records."""
+    chosen = np.flatnonzero(is_chosen)
+    chosen = chosen[np.argsort(image[chosen], kind='stable')]
+    keys, starts = np.unique(image[chosen], return_index=True)
+    parts = np.split(chosen, starts[1:])
+    return dict(zip(keys.tolist(), parts, strict=True)) if len(chosen) else {}
 
 
 class _Shapes:
     """IoU of any detections and objects."""
 
     def __init__(self, evaluation: SizeEvaluation) -> None:
-        sides = evaluation.detections, evaluation.ground_truth
+        both = evaluation.detections, evaluation.ground_truth
         if evaluation.iou_type == 'bbox':
-            self.shapes = [side.boxes for side in sides]
+            self.shapes = [records.boxes for records in both]
         else:
             sizes = [(x['width'], x['height']) for x in evaluation.ground_truth.images]
             self.shapes = [
                 [
                     mask_api.segmToRle(x, *sizes[i])
-                    for x, i in zip(side.segmentations, side.image.tolist(), strict=True)
+                    for x, i in zip(records.segmentations, records.image.tolist(), strict=True)
                 ]
-                for side in sides
+                for records in both
             ]
 
     def ious(self, detections: np.ndarray, objects: np.ndarray) -> np.ndarray:
         """(detections, objects)."""
         chosen = [
-            side[rows] if isinstance(side, np.ndarray) else [side[i] for i in rows]
-            for side, rows in zip(self.shapes, (detections, objects), strict=True)
+            shapes[positions] if isinstance(shapes, np.ndarray) else [shapes[i] for i in positions]
+            for shapes, positions in zip(self.shapes, (detections, objects), strict=True)
         ]
         return np.asarray(mask_api.iou(*chosen, [0] * len(objects)))
 
@@ -204,14 +204,13 @@ def _mean_ap50(
     num_objects: np.ndarray,
 ) -> float:
     """Mean over the categories with objects; 0 for one that is no longer asked for."""
-    rows = np.flatnonzero(is_true | is_false)
-    rows = rows[np.lexsort((-scores[rows], category[rows]))]
-    edges = np.searchsorted(category[rows], np.arange(len(num_objects) + 1))
+    counted = np.flatnonzero(is_true | is_false)
+    counted = counted[np.lexsort((-scores[counted], category[counted]))]
+    edges = np.searchsorted(category[counted], np.arange(len(num_objects) + 1))
     values = []
     for k in np.flatnonzero(num_objects):
-        own = rows[edges[k] : edges[k + 1]]
-        true = is_true[own]
-        hits, false = true.cumsum()[true, None], (~true).cumsum()[true, None]
+        is_hit = is_true[counted[edges[k] : edges[k + 1]]]
+        hits, false = is_hit.cumsum()[is_hit, None], (~is_hit).cumsum()[is_hit, None]
         ap = interpolated_ap(hits, false, asked_for[k : k + 1])[0]
         values.append(ap if asked_for[k] else 0.0)
     return float(np.mean(values)) if values else float('nan')
