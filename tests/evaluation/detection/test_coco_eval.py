@@ -1,13 +1,9 @@
 """AP and AR in size ranges against pycocotools, on 2,000 random data sets."""
 
-import contextlib
-import io
-
 import numpy as np
 import pytest
 from coco_samples import random_coco, with_masks
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
+from pycocotools_oracle import run_pycocotools
 
 from mmbiformer.errors import UserError
 from mmbiformer.evaluation.detection.coco_eval import evaluate
@@ -20,21 +16,6 @@ RELATIVE = dict(few=(0, 0.1), more=(0.1, 0.4), whole=(0.4, float('inf')))
 def run(content, results, ranges, iou_type='bbox'):
     ground_truth = ground_truth_of(content, 'gt')
     return evaluate(ground_truth, detections_of(results, 'dt', ground_truth), ranges, iou_type)
-
-
-def run_pycocotools(content, results, ranges, iou_type='bbox'):
-    with contextlib.redirect_stdout(io.StringIO()):
-        api = COCO()
-        api.dataset = content
-        api.createIndex()
-        oracle = COCOeval(api, api.loadRes([dict(x) for x in results]), iou_type)
-        oracle.params.areaRng = [list(x.closed) for x in ranges]
-        oracle.params.areaRngLbl = [x.name for x in ranges]
-        oracle.evaluate()
-        oracle.accumulate()
-        if ranges == COCO_RANGES:
-            oracle.summarize()
-    return oracle
 
 
 def assert_equal(evaluation, oracle, ranges=slice(None)):
