@@ -153,7 +153,8 @@ def test_reports_are_made_of_evaluations_not_the_reverse(part, others):
     for path in files:
         modules = imported_modules(path.read_text(), f'mmbiformer.evaluation.{part}')
         for other in others:
-            assert not any(x.startswith(f'mmbiformer.evaluation.{other}') for x in modules), path
+            folder = f'mmbiformer.evaluation.{other}.'
+            assert not any(f'{x}.'.startswith(folder) for x in modules), path
 
 
 def test_nothing_but_tools_uses_the_benchmark():

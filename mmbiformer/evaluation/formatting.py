@@ -1,8 +1,11 @@
-"""Scores as reports show them: in points, 0 to 100, 'n/a' where there is none."""
+"""Scores as tables show them, in points, 0 to 100; and cells that all CSV files share."""
 
 from collections.abc import Sequence
 
 from mmbiformer.tables import MISSING
+
+from .report_data import Score
+from .sizes import SizeRange
 
 
 def points(value: float | None, signed: bool = False, decimals: int = 1) -> str:
@@ -22,15 +25,26 @@ def interval_points(
     return f'[{", ".join(points(x, signed, decimals) for x in bounds)}]'
 
 
-def with_interval(row: dict, score: str, signed: bool = False, decimals: int = 1) -> str:
-    """A score of a row in points and, where its ``intervals`` have it, its interval."""
-    text, bounds = points(row[score], signed, decimals), row.get('intervals', {}).get(score)
-    if row[score] is None or bounds is None:
+def with_interval(score: Score, signed: bool = False, decimals: int = 1) -> str:
+    """A score in points and, where one was asked for, its interval."""
+    text = points(score.value, signed, decimals)
+    if score.value is None or score.interval is None:
         return text
-    shown = interval_points(bounds, signed, decimals)
+    shown = interval_points(score.interval, signed, decimals)
     return f'{text} {f"[{MISSING}]" if shown == MISSING else shown}'
 
 
-def excludes_zero(bounds: Sequence[float | None]) -> bool:
-    """Whether all of an interval lies on one side of 0."""
-    return None not in bounds and (bounds[0] > 0 or bounds[1] < 0)
+def range_cells(size: SizeRange) -> dict:
+    """Areas are in pixels or, where relative, fractions of the image's."""
+    return dict(range=size.name, relative=size.relative, area_low=size.low, area_high=size.high)
+
+
+def score_cells(column: str, score: Score) -> dict:
+    """A score, and its interval in the columns that :func:`score_columns` puts behind it."""
+    names = score_columns(column)
+    return dict(zip(names, (score.value, *(score.interval or ('', ''))), strict=True))
+
+
+def score_columns(column: str) -> tuple[str, str, str]:
+    """Columns of a score, and of the ends of its interval."""
+    return column, f'{column}_low', f'{column}_high'

@@ -7,6 +7,7 @@ from mmbiformer.errors import UserError
 
 from .detection.coco_files import check_iou_type, read_detections, read_ground_truth
 from .detection.size_report import size_report
+from .report_data import DetectionReport, Report
 from .resampling import Bootstrap
 from .segmentation.segment_files import count_folders
 from .segmentation.segment_report import segment_report
@@ -24,7 +25,7 @@ def judge_files(
     may_be_empty: bool = False,
     bootstrap: Bootstrap | None = None,
     progress: bool = False,
-) -> dict:
+) -> DetectionReport:
     """Judge result files by object size; see :func:`size_report`.
 
     Args:
@@ -51,8 +52,8 @@ def judge_files(
     if iou_type is None:
         has_masks = all(x.segmentations is not None for x in models.values())
         iou_type = 'segm' if has_masks and None not in ground_truth.segmentations else 'bbox'
-    for side in (ground_truth, *models.values()):  # before any of them is judged
-        check_iou_type(side, iou_type)
+    for records in (ground_truth, *models.values()):  # before any of them is judged
+        check_iou_type(records, iou_type)
     return size_report(ground_truth, models, ranges, iou_type, bootstrap, progress)
 
 
@@ -64,7 +65,7 @@ def judge_folders(
     *,
     reduce_zero_label: bool = False,
     bootstrap: Bootstrap | None = None,
-) -> dict:
+) -> Report:
     """Judge folders of label maps by the size of segments; see :func:`segment_report`.
 
     Args:
@@ -80,8 +81,8 @@ def judge_folders(
         UserError: If a folder or a map in it does not fit; names them.
     """
     ranges = (ALL_SIZES, *ranges)
-    found = count_folders(
+    counts = count_folders(
         gt_dir, list(pred_dirs.values()), len(class_names), ranges, reduce_zero_label
     )
-    folders = dict(zip(pred_dirs, found, strict=True))
+    folders = dict(zip(pred_dirs, counts, strict=True))
     return segment_report(folders, ranges, class_names, bootstrap)

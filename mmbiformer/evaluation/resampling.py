@@ -3,7 +3,7 @@
 Letters: I images, W resamples.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -15,14 +15,18 @@ MIN_IMAGES = 5
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """How many resamples of the images are drawn, and from which seed."""
+    """How images are resampled, and what all intervals of a report share."""
 
     num_resamples: int = 1000
     seed: int = 0
+    confidence: float = field(default=CONFIDENCE, init=False)
+    min_images: int = field(default=MIN_IMAGES, init=False)
 
-    def as_dict(self) -> dict:
-        """As reports have it, with what all intervals share."""
-        return dict(**asdict(self), confidence=CONFIDENCE, min_images=MIN_IMAGES)
+
+def weigh_images(num_images: int, bootstrap: Bootstrap) -> np.ndarray:
+    """How often each image counts: once, for the score itself, and as drawn; int32, (I, 1 + W)."""
+    drawn = draw_weights(num_images, bootstrap.num_resamples, bootstrap.seed)
+    return np.concatenate([np.ones_like(drawn[:, :1]), drawn], axis=1)
 
 
 def draw_weights(num_images: int, num_resamples: int, seed: int) -> np.ndarray:
@@ -30,6 +34,23 @@ def draw_weights(num_images: int, num_resamples: int, seed: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
     chances = np.full(num_images, 1 / num_images)
     return rng.multinomial(num_images, chances, num_resamples).T.astype(np.int32, order='C')
+
+
+def intervals(
+    values: np.ndarray, num_images: np.ndarray, is_difference: bool = False
+) -> np.ndarray:
+    """95 % intervals of scores under the weights of :func:`weigh_images`; see :func:`interval`.
+
+    Args:
+        values (np.ndarray): (..., 1 + W).
+        num_images (np.ndarray): How many images have anything to score, (...) or a part of it.
+        is_difference (bool): Of two scores on the same resamples.
+
+    Returns:
+        np.ndarray: Low and high, (..., 2); nan where fewer than 5 images have anything to score.
+    """
+    ends = np.stack(interval(values[..., 1:], values[..., 0], is_difference), axis=-1)
+    return np.where((num_images >= MIN_IMAGES)[..., None], ends, np.nan)
 
 
 def interval(

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
-from math import inf, isnan, nextafter
+from math import inf, isnan, nextafter, sqrt
 
 import numpy as np
 
@@ -47,6 +47,32 @@ class SizeRange:
         """Which sizes, in the range's own measure, lie in it."""
         low, high = self.closed
         return (sizes >= low) & (sizes <= high)
+
+    @property
+    def is_coco(self) -> bool:
+        """Whether it is one of COCO's own."""
+        return self in COCO_RANGES
+
+    @property
+    def sides(self) -> tuple[float, float | None]:
+        """Bounds as side lengths; None where it has no end, as for COCO's large objects.
+
+        In pixels; in percent of the side of the square as large as the image where relative.
+        """
+        unit = 100 if self.relative else 1
+        has_end = self.high < (COCO_RANGES[0].high if self.is_coco else inf)
+        return unit * sqrt(self.low), unit * sqrt(self.high) if has_end else None
+
+    @property
+    def label(self) -> str:
+        """The name, and the sides where it does not say them."""
+        low, high = self.sides
+        unit, decimals = ('%', 2) if self.relative else ('', 1)
+        begin = f'{round(low, decimals):g}'
+        sides = f'{begin}{unit}+' if high is None else f'{begin}-{round(high, decimals):g}{unit}'
+        if self.name in (sides, COCO_RANGES[0].name):
+            return self.name
+        return f'{self.name} ({sides}{" of side" if unit else " px"})'
 
 
 # pycocotools, cocoeval.Params: an object of 32 x 32 pixels is small and medium.

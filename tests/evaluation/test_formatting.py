@@ -1,11 +1,16 @@
-"""Scores as text."""
+"""Scores as text and in cells of CSV."""
+
+from math import inf
 
 from mmbiformer.evaluation.formatting import (
-    excludes_zero,
     interval_points,
     points,
+    range_cells,
+    score_cells,
     with_interval,
 )
+from mmbiformer.evaluation.report_data import Score
+from mmbiformer.evaluation.sizes import SizeRange
 
 
 def test_points():
@@ -18,15 +23,19 @@ def test_intervals():
     assert interval_points((0.1, 0.25)) == '[10.0, 25.0]'
     assert interval_points((-0.1, 0.25), signed=True, decimals=2) == '[-10.00, +25.00]'
     assert interval_points((None, None)) == 'n/a'
-    assert excludes_zero((0.1, 0.2)) and excludes_zero((-0.2, -0.1))
-    assert not any(excludes_zero(x) for x in ((-0.1, 0.1), (0, 0.1), (None, None)))
 
 
 def test_with_interval():
-    row = dict(AP=0.5, AR=0.25, none=None, intervals=dict(AP=[0.4, 0.6], none=[None, None]))
-    assert with_interval(row, 'AP') == '50.0 [40.0, 60.0]'
-    assert with_interval(row, 'AP', True, 2) == '+50.00 [+40.00, +60.00]'
-    assert with_interval(row, 'AR') == '25.0', 'no interval was asked for'
-    assert with_interval(row, 'none') == 'n/a'
-    assert with_interval(dict(AP=0.5, intervals=dict(AP=[None, None])), 'AP') == '50.0 [n/a]'
-    assert with_interval(dict(AP=0.5), 'AP') == '50.0'
+    score = Score(0.5, (0.4, 0.6))
+    assert with_interval(score) == '50.0 [40.0, 60.0]'
+    assert with_interval(score, True, 2) == '+50.00 [+40.00, +60.00]'
+    assert with_interval(Score(0.25)) == '25.0', 'no interval was asked for'
+    assert with_interval(Score(None, (None, None))) == with_interval(Score(None)) == 'n/a'
+    assert with_interval(Score(0.5, (None, None))) == '50.0 [n/a]'
+
+
+def test_cells():
+    assert score_cells('AP', Score(0.5, (0.4, None))) == dict(AP=0.5, AP_low=0.4, AP_high=None)
+    assert score_cells('x', Score(None)) == dict(x=None, x_low='', x_high='')
+    expected = dict(range='8+', relative=True, area_low=64, area_high=inf)
+    assert range_cells(SizeRange('8+', 64, inf, relative=True)) == expected

@@ -31,14 +31,14 @@ def judge(files, *names, **options):
 
 
 def test_masks_are_judged_where_all_have_some(files):
-    assert judge(files, 'boxes', 'both')['iou_type'] == 'bbox'
-    assert judge(files, 'both', iou_type='bbox')['iou_type'] == 'bbox'
-    assert judge(files, 'masks')['iou_type'] == 'segm'
+    assert judge(files, 'boxes', 'both').iou_type == 'bbox'
+    assert judge(files, 'both', iou_type='bbox').iou_type == 'bbox'
+    assert judge(files, 'masks').iou_type == 'segm'
     masks = judge(files, 'masks', 'both')
-    assert masks['iou_type'] == 'segm'
-    assert masks['differences'][0]['sizes'][0]['AP'] == 0
+    assert masks.iou_type == 'segm'
+    assert masks.differences[0].sizes[0].scores['AP'].value == 0
     remove_mask(files['gt'])
-    assert judge(files, 'both')['iou_type'] == 'bbox'
+    assert judge(files, 'both').iou_type == 'bbox'
 
 
 def remove_mask(path):
@@ -62,15 +62,15 @@ def test_what_a_file_lacks_is_named(files):
 
 def test_chosen_categories_alone(files):
     whole = judge(files, 'boxes')
-    chosen = whole['ground_truth']['categories'][1:]
+    chosen = whole.ground_truth.categories[1:]
     results = json.loads(files['boxes'].read_text())
     names = {x['id']: x['name'] for x in json.loads(files['gt'].read_text())['categories']}
     kept = [x for x in results if names[x['category_id']] in chosen]
     files['boxes'].write_text(json.dumps(kept))
     part = judge(files, 'boxes', category_names=chosen)
-    assert part['ground_truth']['categories'] == chosen
-    assert part['models'][0]['categories'] == whole['models'][0]['categories'][1:]
-    notices = part['ground_truth']['notices']
+    assert part.ground_truth.categories == chosen
+    assert part.models[0].classes == whole.models[0].classes[1:]
+    notices = part.ground_truth.notices
     assert any('annotations of other categories are left out' in x for x in notices)
     with pytest.raises(UserError, match=r"gt.json' has no categories nothing, else"):
         judge(files, 'boxes', category_names=['nothing', 'else'])
@@ -83,7 +83,7 @@ def test_objects_of_no_range_are_counted(files):
     outside = sum(not 20 <= x < 400 for x in areas)
     assert 0 < outside < len(areas)
     report = judge_files(files['gt'], dict(boxes=files['boxes']), ranges)
-    assert f'{outside} objects are in none of the size ranges' in report['ground_truth']['notices']
+    assert f'{outside} objects are in none of the size ranges' in report.ground_truth.notices
 
 
 def test_a_ground_truth_without_objects_judges_nothing(files):
@@ -102,11 +102,12 @@ def test_nothing_found_is_an_ap_of_zero_where_it_may_be(files, tmp_path):
         report = judge(
             files, first, 'none', iou_type=iou_type, may_be_empty=True, bootstrap=Bootstrap(100)
         )
-        model = report['models'][1]
-        assert model['num_detections'] == model['coco']['AP'] == model['best_f1'] == 0
-        num_objects = model['sizes'][0]['num_objects']
-        assert model['sizes'][0]['errors']['missed']['count'] == num_objects > 0
-        assert any('images have no detections' in x for x in model['notices'])
+        model = report.models[1]
+        assert model.counts['num_detections'] == model.best_f1 == 0
+        assert model.overall['AP'].value == 0
+        num_objects = model.sizes[0].counts['num_objects']
+        assert model.sizes[0].errors['missed'].count == num_objects > 0
+        assert any('images have no detections' in x for x in model.notices)
         assert write_report(report, tmp_path / iou_type)['html'].is_file()
 
 

@@ -7,6 +7,7 @@ import numpy as np
 from size_reports import HOSTILE
 
 from mmbiformer.evaluation.formatting import interval_points, points
+from mmbiformer.evaluation.report_data import Report
 from mmbiformer.evaluation.resampling import Bootstrap
 from mmbiformer.evaluation.segmentation.segment_files import FolderCounts
 from mmbiformer.evaluation.segmentation.segment_report import segment_report
@@ -80,7 +81,7 @@ def make_segment_report(
     ranges: Sequence[SizeRange] = RANGES,
     bootstrap: Bootstrap | None = None,
     hostile: bool = False,
-) -> dict:
+) -> Report:
     """``hostile`` names are those of the first class and of the folders."""
     folders = count_models(names, ranges)
     classes = list(CLASSES)
@@ -91,7 +92,7 @@ def make_segment_report(
     return segment_report(folders, ranges, classes, bootstrap)
 
 
-def make_report_without_segments(bootstrap: Bootstrap) -> dict:
+def make_report_without_segments(bootstrap: Bootstrap) -> Report:
     """All of the ground truth is ignored."""
     folders = count_models()
     for folder in folders.values():

@@ -7,6 +7,7 @@ from coco_samples import random_coco, with_masks
 
 from mmbiformer.evaluation.detection.coco_files import detections_of, ground_truth_of
 from mmbiformer.evaluation.detection.size_report import size_report
+from mmbiformer.evaluation.report_data import DetectionReport
 from mmbiformer.evaluation.resampling import Bootstrap
 from mmbiformer.evaluation.sizes import SizeRange, size_ranges
 
@@ -21,7 +22,7 @@ def make_report(
     hostile: bool = False,
     num_images: int = 10,
     seed: int = 3,
-) -> dict:
+) -> DetectionReport:
     """Of models that find the same; each further one leaves out more of the low scores.
 
     Octaves by default, of which the last two are empty. ``hostile`` names are those of the first

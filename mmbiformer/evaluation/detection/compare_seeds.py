@@ -5,6 +5,7 @@ the seeds, on the same validation images.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import sqrt
 
 import numpy as np
@@ -12,110 +13,108 @@ from scipy.stats import t as student
 
 from mmbiformer.tables import MISSING, csv_text, format_table
 
-from ..formatting import excludes_zero, interval_points, points
+from ..formatting import interval_points, points, range_cells
+from ..report_data import DetectionReport, Difference, Score, SizeRow
 from ..resampling import CONFIDENCE
-from .size_tables import range_label
 
 
-def compare_seeds(reports: dict[int, dict]) -> dict:
+@dataclass(frozen=True, kw_only=True)
+class Spread(Score):
+    """Mean AP in one range over the seeds, with its interval over them, None of one seed alone.
+
+    ``values`` are of each seed; where one has no AP there is no mean. ``deviation`` is that of a
+    sample, None where there is no interval.
+    """
+
+    values: list[float | None]
+    deviation: float | None
+
+
+@dataclass(frozen=True)
+class SeedsComparison:
+    """AP of all models, and then differences; these alone have another one's name in ``minus``."""
+
+    seeds: list[int]
+    num_objects: list[int]
+    rows: list[Difference]
+
+
+def compare_seeds(reports: dict[int, DetectionReport]) -> SeedsComparison:
     """Mean AP, and mean difference to the first model, over seeds.
 
     Args:
         reports (dict): seed -> what :func:`size_report` returned, of the same ground truth, ranges
             and models.
-
-    Returns:
-        dict: seeds, ranges (with num_objects) and rows, one for each model and one for each
-        difference: model, minus (None of a model's own AP), and of each range values (by seed),
-        mean, deviation (of a sample) and interval; None where a seed has no AP, and the last two
-        where there is one seed alone.
     """
     first, *_ = reports.values()
-    objects = [size['num_objects'] for size in first['models'][0]['sizes']]
-    rows = []
-    for kind in ('models', 'differences'):
-        for position, part in enumerate(first[kind]):
-            by_seed = [
-                [size['AP'] for size in x[kind][position]['sizes']] for x in reports.values()
-            ]
-            rows.append(
-                dict(
-                    model=part['name'] if kind == 'models' else part['model'],
-                    minus=part.get('minus'),
-                    sizes=[_spread(values) for values in zip(*by_seed, strict=True)],
-                )
-            )
-    ranges = [dict(x, num_objects=n) for x, n in zip(first['ranges'], objects, strict=True)]
-    return dict(seeds=list(reports), ranges=ranges, rows=rows)
+    rows = [
+        Difference(x.name, '', _spreads([y.models[i].sizes for y in reports.values()]))
+        for i, x in enumerate(first.models)
+    ]
+    rows += [
+        Difference(x.model, x.minus, _spreads([y.differences[i].sizes for y in reports.values()]))
+        for i, x in enumerate(first.differences)
+    ]
+    num_objects = [row.counts['num_objects'] for row in first.models[0].sizes]
+    return SeedsComparison(list(reports), num_objects, rows)
 
 
-def _spread(values: Sequence[float | None]) -> dict:
-    row = dict(values=list(values), mean=None, deviation=None, interval=[None, None])
-    if None not in values:
-        row['mean'] = float(np.mean(values))
-        if len(values) > 1:
-            row['deviation'] = float(np.std(values, ddof=1))
-            reach = student.ppf((1 + CONFIDENCE) / 2, len(values) - 1)
-            reach *= row['deviation'] / sqrt(len(values))
-            row['interval'] = [row['mean'] - reach, row['mean'] + reach]
-    return row
+def _spreads(by_seed: Sequence[Sequence[SizeRow]]) -> list[SizeRow]:
+    """A row for each range."""
+    return [
+        SizeRow(rows[0].size, dict(AP=_spread([row.scores['AP'].value for row in rows])))
+        for rows in zip(*by_seed, strict=True)
+    ]
 
 
-def seeds_text(comparison: dict) -> str:
+def _spread(values: list[float | None]) -> Spread:
+    mean = None if None in values else float(np.mean(values))
+    if mean is None or len(values) == 1:
+        return Spread(mean, (None, None), values=values, deviation=None)
+    deviation = float(np.std(values, ddof=1))
+    reach = student.ppf((1 + CONFIDENCE) / 2, len(values) - 1)
+    reach *= deviation / sqrt(len(values))
+    return Spread(mean, (mean - reach, mean + reach), values=values, deviation=deviation)
+
+
+def seeds_text(comparison: SeedsComparison) -> str:
     """The table of :func:`compare_seeds`, in points."""
-    rows = comparison['rows']
-    table = []
-    for a, size in enumerate(comparison['ranges']):
-        cells = [_cell(row['sizes'][a], signed=row['minus'] is not None) for row in rows]
-        table.append([range_label(size), f'{size["num_objects"]:,}', *cells])
-    seeds = ', '.join(map(str, comparison['seeds']))
-    text = format_table(['range', 'objects', *map(_name, rows)], table)
+    rows, table = comparison.rows, []
+    for a, num_objects in enumerate(comparison.num_objects):
+        cells = [_cell(row.sizes[a].scores['AP'], signed=bool(row.minus)) for row in rows]
+        table.append([rows[0].sizes[a].size.label, f'{num_objects:,}', *cells])
+    seeds = ', '.join(map(str, comparison.seeds))
+    names = [f'{row.model} minus {row.minus}' if row.minus else row.model for row in rows]
     return (
-        f'AP over seeds {seeds}\n{text}\n'
+        f'AP over seeds {seeds}\n{format_table(["range", "objects", *names], table)}\n'
         f'mean, standard deviation of models, {100 * CONFIDENCE:g} % interval of differences over '
         'seeds (Student); * excludes 0'
     )
 
 
-def _name(row: dict) -> str:
-    return row['model'] if row['minus'] is None else f'{row["model"]} minus {row["minus"]}'
-
-
-def _cell(size: dict, signed: bool) -> str:
-    if size['mean'] is None:
+def _cell(mean: Spread, signed: bool) -> str:
+    if mean.value is None:
         return MISSING
-    text = points(size['mean'], signed)
+    text = points(mean.value, signed)
     if not signed:
-        return f'{text} ± {points(size["deviation"])}'
-    mark = ' *' if excludes_zero(size['interval']) else '  '
-    return f'{text} {interval_points(size["interval"], signed)}{mark}'
+        return f'{text} ± {points(mean.deviation)}'
+    mark = ' *' if mean.excludes_zero else '  '
+    return f'{text} {interval_points(mean.interval, signed)}{mark}'
 
 
-def seeds_csv(comparison: dict) -> str:
+def seeds_csv(comparison: SeedsComparison) -> str:
     """One line per row and range, in fractions of 1, as :func:`report_csv`."""
-    seeds = [f'AP_seed{seed}' for seed in comparison['seeds']]
+    seeds = [f'AP_seed{seed}' for seed in comparison.seeds]
     columns = [
         *('model', 'minus', 'range', 'relative', 'area_low', 'area_high', 'num_objects'),
         *(*seeds, 'mean', 'deviation', 'low', 'high'),
     ]
     lines = []
-    for row in comparison['rows']:
-        for size, cell in zip(comparison['ranges'], row['sizes'], strict=True):
-            low, high = cell['interval']
-            lines.append(
-                dict(
-                    model=row['model'],
-                    minus=row['minus'] or '',
-                    range=size['name'],
-                    relative=size['relative'],
-                    area_low=size['low'],
-                    area_high='inf' if size['high'] is None else size['high'],
-                    num_objects=size['num_objects'],
-                    **dict(zip(seeds, cell['values'], strict=True)),
-                    mean=cell['mean'],
-                    deviation=cell['deviation'],
-                    low=low,
-                    high=high,
-                )
-            )
+    for part in comparison.rows:
+        for num_objects, row in zip(comparison.num_objects, part.sizes, strict=True):
+            ap = row.scores['AP']
+            cells = dict(zip(seeds, ap.values, strict=True), mean=ap.value, deviation=ap.deviation)
+            cells.update(zip(('low', 'high'), ap.interval, strict=True))
+            lines.append(dict(model=part.model, minus=part.minus, num_objects=num_objects))
+            lines[-1].update(range_cells(row.size), **cells)
     return csv_text(columns, lines)

@@ -2,7 +2,6 @@
 
 import os.path as osp
 import tempfile
-from math import isnan
 
 from faster_coco_eval.core import mask as mask_api
 from mmdet.datasets.api_wrappers import COCO
@@ -15,6 +14,7 @@ from mmbiformer.registry import METRICS
 from mmbiformer.tables import format_table
 
 from ..formatting import points
+from ..report_data import known
 from ..sizes import COCO_RANGES, size_ranges
 from .coco_eval import SizeEvaluation, evaluate
 from .coco_files import (
@@ -131,15 +131,15 @@ class SizeCocoMetric(CocoMetric):
                 raise UserError(
                     "the metric's 'segm' needs masks, and the detector predicts none: leave it out"
                 )
-            found = {metric: load(files[metric]) for metric in self.metrics}
+            records = {metric: load(files[metric]) for metric in self.metrics}
         if self._ground_truth is None:
             content, classes = self._coco_api.dataset, self.dataset_meta['classes']
             if not self._has_file:
                 content = _complete(content)
             self._ground_truth = ground_truth_of(content, self._name, classes)
         metrics = {}
-        for metric, records in found.items():
-            metrics.update(self._judge(self._ground_truth, records, metric))
+        for metric in self.metrics:
+            metrics.update(self._judge(self._ground_truth, records[metric], metric))
         return metrics
 
     def _judge(self, ground_truth: GroundTruth, records: list[dict], metric: str) -> dict:
@@ -199,6 +199,6 @@ def _table(evaluation: SizeEvaluation) -> str:
     rows = []
     for a, size in enumerate(evaluation.ranges):
         values = ap(a), ap(a, 0.5), ap(a, 0.75), evaluation.average_recall(a)
-        cells = [points(None if isnan(x) else x) for x in values]
+        cells = [points(known(x)) for x in values]
         rows.append([size.name, f'{evaluation.num_objects[:, a].sum():,}', *cells])
     return format_table(['range', 'objects', 'AP', 'AP50', 'AP75', 'AR'], rows)

@@ -3,13 +3,12 @@
 Text is in points, 0 to 100, as AP is published; files keep fractions of 1.
 """
 
-from collections.abc import Iterator, Sequence
-from math import sqrt
+from collections.abc import Iterator
 
 from mmbiformer.tables import csv_text, format_table
 
-from ..formatting import excludes_zero, points, with_interval
-from ..sizes import COCO_RANGES
+from ..formatting import points, range_cells, score_cells, score_columns, with_interval
+from ..report_data import DetectionReport, Detector, DetectorRow, Difference
 from .bootstrap import KINDS
 from .tide import SUMMARIES, TYPES
 
@@ -25,96 +24,67 @@ SHORT_TYPES = dict(
 ALL_CATEGORIES = 'all'
 
 
-def side_bounds(size: dict) -> tuple[float, float | None]:
-    """Bounds of a range of the report as side lengths; None where it has no end.
-
-    In pixels; in percent of the side of the square as large as the image where relative.
-    """
-    low, high = size['low'], size['high']
-    if size['is_coco'] and high >= COCO_RANGES[0].high:
-        high = None
-    unit = 100 if size['relative'] else 1
-    return unit * sqrt(low), None if high is None else unit * sqrt(high)
-
-
-def range_label(size: dict) -> str:
-    """Name of a range of the report, and its sides where the name does not say them."""
-    low, high = side_bounds(size)
-    unit, decimals = ('%', 2) if size['relative'] else ('', 1)
-    begin = f'{round(low, decimals):g}'
-    sides = f'{begin}{unit}+' if high is None else f'{begin}-{round(high, decimals):g}{unit}'
-    if size['name'] == sides or size['name'] == COCO_RANGES[0].name:
-        return size['name']
-    return f'{size["name"]} ({sides}{" of side" if unit else " px"})'
-
-
-def report_text(report: dict) -> str:
-    """The tables of all models, their differences, and what was dropped.
-
-    Args:
-        report (dict): What :func:`size_report` returned.
-    """
-    parts = [_format_model(report, model) for model in report['models']]
-    parts += [_format_difference(report, difference) for difference in report['differences']]
+def report_text(report: DetectionReport) -> str:
+    """The tables of all models, their differences, and what was dropped."""
+    parts = [_format_model(model) for model in report.models]
+    parts += [_format_difference(report, difference) for difference in report.differences]
     parts.append('\n'.join([*_legend(report), *(f'notice: {x}' for x in all_notices(report))]))
     return '\n\n'.join(parts)
 
 
-def all_notices(report: dict) -> list[str]:
+def all_notices(report: DetectionReport) -> list[str]:
     """What was dropped or counts differently, of the ground truth and of each model."""
-    notices = list(report['ground_truth']['notices'])
-    for model in report['models']:
-        notices += [f'{model["name"]}: {notice}' for notice in model['notices']]
+    notices = list(report.ground_truth.notices)
+    for model in report.models:
+        notices += [f'{model.name}: {notice}' for notice in model.notices]
     return notices
 
 
-def _format_model(report: dict, model: dict) -> str:
-    names = list(model['coco'])
+def _format_model(model: Detector) -> str:
+    names = list(model.overall)
     lines = [
-        '  '.join(f'{name} {points(model["coco"][name])}' for name in chosen)
+        '  '.join(f'{name} {points(model.overall[name].value)}' for name in chosen)
         for chosen in (names[:6], names[6:])
     ]
     table = []
-    for size, row in zip(report['ranges'], model['sizes'], strict=True):
-        costs = [points(row['errors'][kind]['cost']) for kind in TYPES]
-        others = [points(row[name]) for name in ('AP50', 'AP75', 'AR')]
-        label, objects = range_label(size), f'{row["num_objects"]:,}'
-        table.append([label, objects, with_interval(row, 'AP'), *others, *costs])
+    for row in model.sizes:
+        ap, *others = row.scores.values()
+        costs = [points(row.errors[kind].cost) for kind in TYPES]
+        cells = [with_interval(ap), *(points(x.value) for x in others), *costs]
+        table.append([row.size.label, f'{row.counts["num_objects"]:,}', *cells])
     head = ['range', 'objects', 'AP', 'AP50', 'AP75', 'AR', *SHORT_TYPES.values()]
-    return '\n'.join([f'{model["name"]} ({model["path"]})', *lines, format_table(head, table)])
+    return '\n'.join([f'{model.name} ({model.path})', *lines, format_table(head, table)])
 
 
-def _format_difference(report: dict, difference: dict) -> str:
+def _format_difference(report: DetectionReport, difference: Difference) -> str:
     table = []
-    objects = [row['num_objects'] for row in report['models'][0]['sizes']]
-    for size, count, row in zip(report['ranges'], objects, difference['sizes'], strict=True):
-        cells = []
-        for kind in KINDS:
-            differs = 'intervals' in row and excludes_zero(row['intervals'][kind])
-            cells.append(with_interval(row, kind, signed=True) + (' *' if differs else '  '))
-        table.append([range_label(size), f'{count:,}', *cells])
+    for row, of_first in zip(difference.sizes, report.models[0].sizes, strict=True):
+        cells = [
+            with_interval(x, signed=True) + (' *' if x.excludes_zero else '  ')
+            for x in row.scores.values()
+        ]
+        table.append([row.size.label, f'{of_first.counts["num_objects"]:,}', *cells])
     text = format_table(['range', 'objects', *KINDS], table)
-    return f'{difference["model"]} minus {difference["minus"]}\n{text}'
+    return f'{difference.model} minus {difference.minus}\n{text}'
 
 
-def _legend(report: dict) -> list[str]:
+def _legend(report: DetectionReport) -> list[str]:
     short = ', '.join(f'{short} {name}' for name, short in SHORT_TYPES.items())
-    noun = dict(bbox='boxes', segm='masks')[report['iou_type']]
+    noun = dict(bbox='boxes', segm='masks')[report.iou_type]
     lines = [
         f'judged by {noun}, in points, 0 to 100; errors in points of AP50 that mending them '
         f'gains: {short}'
     ]
-    bootstrap = report['bootstrap']
-    if bootstrap:
+    if report.bootstrap:
         lines.append(
-            f'[{100 * bootstrap["confidence"]:g} % interval] over '
-            f'{bootstrap["num_resamples"]:,} resamples of the images'
-            + ('; * excludes 0' if report['differences'] else '')
+            f'[{100 * report.bootstrap.confidence:g} % interval] over '
+            f'{report.bootstrap.num_resamples:,} resamples of the images'
+            + ('; * excludes 0' if report.differences else '')
         )
     return lines
 
 
-def report_csv(report: dict) -> str:
+def report_csv(report: DetectionReport) -> str:
     """One line per model, category and range; category 'all' is the mean over categories.
 
     'n/a' is a value that does not exist; what is not computed for a line is empty: errors and
@@ -123,11 +93,11 @@ def report_csv(report: dict) -> str:
     """
     columns = [
         *('model', 'category', 'range', 'relative', 'area_low', 'area_high', 'num_objects'),
-        *(f'{kind}{end}' for kind in KINDS for end in ('', '_low', '_high')),
+        *(column for kind in KINDS for column in score_columns(kind)),
         'AR',
         *(f'cost_{_key(kind)}' for kind in (*TYPES, *SUMMARIES)),
         *(f'count_{_key(kind)}' for kind in TYPES),
-        *(f'{kind}_minus_first{end}' for kind in KINDS for end in ('', '_low', '_high')),
+        *(column for kind in KINDS for column in score_columns(f'{kind}_minus_first')),
     ]
     return csv_text(columns, _csv_lines(report))
 
@@ -136,45 +106,28 @@ def _key(kind: str) -> str:
     return kind.replace(' ', '_')
 
 
-def _csv_lines(report: dict) -> Iterator[dict]:
-    differences = {x['model']: x['sizes'] for x in report['differences']}
-    for model in report['models']:
-        none = [{} for _ in report['ranges']]
-        found = zip(model['sizes'], differences.get(model['name'], none), strict=True)
-        means = [_mean_values(row, difference) for row, difference in found]
-        lines = [(ALL_CATEGORIES, means)]
-        for category in model['categories']:
-            lines.append((category['name'], [_category_values(x) for x in category['sizes']]))
-        for category, rows in lines:
-            for size, values in zip(report['ranges'], rows, strict=True):
-                yield dict(
-                    model=model['name'],
-                    category=category,
-                    range=size['name'],
-                    relative=size['relative'],
-                    area_low=size['low'],
-                    area_high='inf' if size['high'] is None else size['high'],
-                    **values,
-                )
+def _csv_lines(report: DetectionReport) -> Iterator[dict]:
+    differences = {x.model: x.sizes for x in report.differences}
+    for model in report.models:
+        rows = [_mean_cells(row) for row in model.sizes]
+        for cells, difference in zip(rows, differences.get(model.name, ()), strict=False):
+            for kind in KINDS:
+                cells.update(score_cells(f'{kind}_minus_first', difference.scores[kind]))
+        categories = [(ALL_CATEGORIES, rows)]
+        for category in model.classes:
+            rows = [dict(x.counts, **score_cells('AP', x.scores['AP'])) for x in category.sizes]
+            categories.append((category.name, rows))
+        for category, rows in categories:
+            for size, cells in zip(report.ranges, rows, strict=True):
+                yield dict(model=model.name, category=category, **range_cells(size), **cells)
 
 
-def _mean_values(row: dict, difference: dict) -> dict:
-    errors = row['errors']
-    values = dict(num_objects=row['num_objects'], AR=row['AR'])
-    values.update({f'cost_{_key(kind)}': errors[kind]['cost'] for kind in errors})
-    values.update({f'count_{_key(kind)}': errors[kind]['count'] for kind in TYPES})
-    for source, end in ((row, ''), (difference, '_minus_first')):
-        for kind in KINDS if source else ():
-            values[kind + end] = source[kind]
-            if 'intervals' in source:
-                values.update(_bounds(kind + end, source['intervals'][kind]))
-    return values
-
-
-def _category_values(cell: dict) -> dict:
-    bounds = _bounds('AP', cell['interval']) if 'interval' in cell else {}
-    return dict(num_objects=cell['num_objects'], AP=cell['AP'], **bounds)
-
-
-def _bounds(key: str, bounds: Sequence[float | None]) -> dict:
-    return dict(zip((f'{key}_low', f'{key}_high'), bounds, strict=True))
+def _mean_cells(row: DetectorRow) -> dict:
+    cells = dict(row.counts, AR=row.scores['AR'].value)
+    for kind in KINDS:
+        cells.update(score_cells(kind, row.scores[kind]))
+    for kind, error in row.errors.items():
+        cells[f'cost_{_key(kind)}'] = error.cost
+        if kind in TYPES:
+            cells[f'count_{_key(kind)}'] = error.count
+    return cells

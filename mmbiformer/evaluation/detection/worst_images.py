@@ -6,6 +6,7 @@ over all sizes and categories is best: below it, false detections are many and c
 
 import numpy as np
 
+from ..report_data import ShownDetection, ShownObject, WorstImage
 from .coco_eval import SizeEvaluation
 from .matches import Matches, matched_objects
 from .tide import FALSE_TYPES, ErrorAnalysis
@@ -16,13 +17,13 @@ def best_threshold(evaluation: SizeEvaluation, matches: Matches) -> tuple[float,
     if not len(matches.ranked):
         return 0.0, 0.0
     matched = matched_objects(matches, 0)
-    counts = evaluation.object_in_range[0]
-    is_true = (matched >= 0) & counts[matched]
+    is_counted = evaluation.object_in_range[0]
+    is_true = (matched >= 0) & is_counted[matched]
     is_false = matched < 0
     scores = evaluation.detections.scores[matches.ranked]
     order = np.argsort(-scores, kind='stable')
     true, false = is_true[order].cumsum(), is_false[order].cumsum()
-    f1 = 2 * true / np.maximum(true + false + counts.sum(), 1)
+    f1 = 2 * true / np.maximum(true + false + is_counted.sum(), 1)
     # Equal scores are above a threshold together.
     is_last = np.diff(scores[order], append=-np.inf) != 0
     best = int(np.where(is_last, f1, -1).argmax())
@@ -35,7 +36,7 @@ def worst_images(
     errors: ErrorAnalysis,
     threshold: float,
     num_images: int = 3,
-) -> list[list[dict]]:
+) -> list[list[WorstImage]]:
     """The images with the most missed objects and false detections of each range.
 
     Args:
@@ -46,71 +47,71 @@ def worst_images(
         num_images (int): At most how many images for each range.
 
     Returns:
-        list[list[dict]]: For each range, images with errors, worst first: image (position), missed
-        and false (numbers in the range), objects and detections (see :func:`_boxes`).
+        list[list[WorstImage]]: For each range, images with errors, worst first.
     """
     ground_truth, detections = evaluation.ground_truth, evaluation.detections
     ranked = matches.ranked
     is_shown = detections.scores[ranked] >= threshold
     length = len(ground_truth.image_ids)
-    found = []
-    for a, counts in enumerate(evaluation.object_in_range):
+    worst = []
+    for a, is_counted in enumerate(evaluation.object_in_range):
         matched = matched_objects(matches, a)
-        is_found = np.zeros(len(counts), bool)
+        is_found = np.zeros(len(is_counted), bool)
         is_found[matched[(matched >= 0) & is_shown]] = True
-        missed = counts & ~is_found
-        false = is_shown & (matched < 0) & evaluation.detection_in_range[a, ranked]
-        missed_in = np.bincount(ground_truth.image[missed], minlength=length)
-        false_in = np.bincount(detections.image[ranked[false]], minlength=length)
-        worst = np.argsort(-(missed_in + false_in), kind='stable')[:num_images]
-        found.append(
+        is_false = is_shown & (matched < 0) & evaluation.detection_in_range[a, ranked]
+        num_missed = np.bincount(ground_truth.image[is_counted & ~is_found], minlength=length)
+        num_false = np.bincount(detections.image[ranked[is_false]], minlength=length)
+        order = np.argsort(-(num_missed + num_false), kind='stable')[:num_images]
+        worst.append(
             [
-                dict(
-                    image=int(i),
-                    missed=int(missed_in[i]),
-                    false=int(false_in[i]),
-                    **_boxes(evaluation, ranked, errors, int(i), counts, is_found, false),
+                WorstImage(
+                    missed=int(num_missed[i]),
+                    false=int(num_false[i]),
+                    objects=_objects(evaluation, i, is_counted, is_found),
+                    detections=_false_detections(evaluation, i, ranked, is_false, errors),
+                    **{key: ground_truth.images[i].get(key) for key in _FACTS},
                 )
-                for i in worst
-                if missed_in[i] + false_in[i]
+                for i in order.tolist()
+                if num_missed[i] + num_false[i]
             ]
         )
-    return found
+    return worst
 
 
-def _boxes(
-    evaluation: SizeEvaluation,
-    ranked: np.ndarray,
-    errors: ErrorAnalysis,
-    image: int,
-    counts: np.ndarray,
-    is_found: np.ndarray,
-    false: np.ndarray,
-) -> dict[str, list[dict]]:
-    """What to draw on an image.
+_FACTS = ('id', 'file_name', 'height', 'width')
 
-    Returns:
-        dict: objects: box, category, found, of those that the range counts; detections: box,
-        category, score, type of error (None where it is one in this range alone), of false ones.
-    """
-    ground_truth, detections = evaluation.ground_truth, evaluation.detections
-    names = ground_truth.category_names
-    objects = [
-        dict(
+
+def _objects(
+    evaluation: SizeEvaluation, image: int, is_counted: np.ndarray, is_found: np.ndarray
+) -> list[ShownObject]:
+    """The objects of an image that the range counts."""
+    ground_truth = evaluation.ground_truth
+    return [
+        ShownObject(
             box=ground_truth.boxes[i].tolist(),
-            category=names[ground_truth.category[i]],
+            category=ground_truth.category_names[ground_truth.category[i]],
             found=bool(is_found[i]),
         )
-        for i in np.flatnonzero(counts & (ground_truth.image == image))
+        for i in np.flatnonzero(is_counted & (ground_truth.image == image))
     ]
-    rows = np.flatnonzero(false & (detections.image[ranked] == image))
-    drawn = [
-        dict(
-            box=evaluation.detection_boxes[ranked[row]].tolist(),
-            category=names[detections.category[ranked[row]]],
-            score=float(detections.scores[ranked[row]]),
-            type=FALSE_TYPES[errors.kind[row]] if errors.kind[row] >= 0 else None,
+
+
+def _false_detections(
+    evaluation: SizeEvaluation,
+    image: int,
+    ranked: np.ndarray,
+    is_false: np.ndarray,
+    errors: ErrorAnalysis,
+) -> list[ShownDetection]:
+    """The false detections of an image."""
+    detections, names = evaluation.detections, evaluation.ground_truth.category_names
+    chosen = np.flatnonzero(is_false & (detections.image[ranked] == image))
+    return [
+        ShownDetection(
+            box=evaluation.detection_boxes[i].tolist(),
+            category=names[detections.category[i]],
+            score=float(detections.scores[i]),
+            type=FALSE_TYPES[kind] if kind >= 0 else None,
         )
-        for row in rows
+        for i, kind in zip(ranked[chosen], errors.kind[chosen], strict=True)
     ]
-    return dict(objects=objects, detections=drawn)

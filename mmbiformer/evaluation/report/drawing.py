@@ -14,6 +14,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from ..report_data import DetectionReport, WorstImage
+
 # Of all photos of a report together, before base64 adds a third.
 PHOTO_BYTES = 4_000_000
 LARGEST_PHOTO = 130_000
@@ -78,12 +80,12 @@ class View:
 
 @dataclass
 class Drawing:
-    """A worst image: its record of the report, its boxes, the whole and perhaps a close-up.
+    """A worst image: what the report says of it, its boxes, the whole and perhaps a close-up.
 
     ``problem`` says why there is no photo.
     """
 
-    image: dict
+    image: WorstImage
     shapes: list[Shape]
     views: list[View]
     problem: str | None
@@ -104,33 +106,32 @@ class Album:
     notices: list[str] = field(default_factory=list)
 
 
-def draw_worst_images(report: dict, image_dir: str | Path | None = None) -> Album:
+def draw_worst_images(report: DetectionReport, image_dir: str | Path | None = None) -> Album:
     """Draw the worst images of a report.
 
     Args:
-        report (dict): What :func:`size_report` returned.
+        report (DetectionReport): What :func:`size_report` returned.
         image_dir (str | Path, optional): Where ``file_name`` of the images is looked up. Without
             it, or where a file is missing, boxes are drawn on grey, and a notice says so.
     """
     album = Album()
     by_image = defaultdict(list)
     for place, image in _worst(report):
-        by_image[image['id']].append((place, image))
-        album.drawings.setdefault(place, []).append(image)
+        by_image[image.id].append((place, image))
     limit = min(LARGEST_PHOTO, PHOTO_BYTES // max(1, len(by_image)))
     folder = None if image_dir is None else Path(image_dir)
     problems = defaultdict(list)
     drawn = {}
     for uses in by_image.values():
-        record = uses[0][1]
-        pixels, problem = read_image(record, folder)
+        first = uses[0][1]
+        pixels, problem = read_image(first, folder)
         if problem:
-            problems[problem].append(_name(record))
+            problems[problem].append(first.file_name or f'image {first.id}')
         photo = None if pixels is None else _add_photo(album, pixels, limit)
         for place, image in uses:
-            drawn[place, image['id']] = _draw(album, image, pixels, photo, problem)
-    for place, images in album.drawings.items():
-        album.drawings[place] = [drawn[place, image['id']] for image in images]
+            drawn[place, image.id] = _draw(album, image, pixels, photo, problem)
+    for place, image in _worst(report):
+        album.drawings.setdefault(place, []).append(drawn[place, image.id])
     for problem, names in problems.items():
         which = f'first {names[0]}' if len(names) > 1 else names[0]
         album.notices.append(
@@ -140,49 +141,50 @@ def draw_worst_images(report: dict, image_dir: str | Path | None = None) -> Albu
     return album
 
 
-def _worst(report: dict) -> Iterator[tuple[tuple[int, int], dict]]:
-    for i, model in enumerate(report['models']):
-        for a, images in enumerate(model['worst_images']):
+def _worst(report: DetectionReport) -> Iterator[tuple[tuple[int, int], WorstImage]]:
+    """((position of the model, of the range), image)."""
+    for i, model in enumerate(report.models):
+        for a, images in enumerate(model.worst_images):
             for image in images:
                 yield (i, a), image
 
 
-def _name(image: dict) -> str:
-    return image['file_name'] or f'image {image["id"]}'
-
-
-def read_image(image: dict, folder: Path | None) -> tuple[np.ndarray | None, str | None]:
+def read_image(image: WorstImage, folder: Path | None) -> tuple[np.ndarray | None, str | None]:
     """Pixels of an image, (H, W, 3) uint8 in BGR, and None; or None, and why there are none.
 
     Args:
-        image (dict): With file_name, height and width, each of which may be None.
+        image (WorstImage): What the annotations say of it.
         folder (Path | None): Where the file lies.
     """
     if folder is None:
         return None, 'no image folder was given'
-    if not image['file_name']:
+    if not image.file_name:
         return None, 'the annotations do not name its file'
-    path = folder / image['file_name']
+    path = folder / image.file_name
     if not path.is_file():
         return None, f"no such file in '{folder}'"
     content = np.fromfile(path, np.uint8)
     pixels = cv2.imdecode(content, cv2.IMREAD_COLOR) if content.size else None
     if pixels is None:
         return None, 'the file is no image that can be read'
-    annotated = image['height'], image['width']
+    annotated = image.height, image.width
     if None not in annotated and pixels.shape[:2] != annotated:
         return None, "the file's height and width are not those of the annotations"
     return pixels, None
 
 
 def _draw(
-    album: Album, image: dict, pixels: np.ndarray | None, photo: Photo | None, problem: str | None
+    album: Album,
+    image: WorstImage,
+    pixels: np.ndarray | None,
+    photo: Photo | None,
+    problem: str | None,
 ) -> Drawing:
     shapes = list(_shapes(image))
     if photo:
         size = photo.width, photo.height
-    elif image['width'] and image['height']:
-        size = image['width'], image['height']
+    elif image.width and image.height:
+        size = image.width, image.height
     else:
         boxes = np.array([shape.box for shape in shapes])
         size = tuple((boxes[:, :2] + boxes[:, 2:]).max(axis=0).clip(1).tolist())
@@ -195,17 +197,17 @@ def _draw(
     return Drawing(image, shapes, views, problem)
 
 
-def _shapes(image: dict) -> Iterator[Shape]:
+def _shapes(image: WorstImage) -> Iterator[Shape]:
     """What is drawn first can be covered: found objects."""
-    for record in sorted(image['objects'], key=lambda x: not x['found']):
-        kind = 'found' if record['found'] else 'missed'
-        label = '' if record['found'] else record['category']
-        yield Shape(kind, tuple(record['box']), label, f'{kind}: {record["category"]}')
-    for record in image['detections']:
-        name = f'{record["category"]} {record["score"]:.2f}'
-        kind = record['type'] or 'in this range alone'
-        label = f'{name} {record["type"] or ""}'.rstrip()
-        yield Shape('false', tuple(record['box']), label, f'false: {name}, {kind}')
+    for shown in sorted(image.objects, key=lambda x: not x.found):
+        kind = 'found' if shown.found else 'missed'
+        label = '' if shown.found else shown.category
+        yield Shape(kind, tuple(shown.box), label, f'{kind}: {shown.category}')
+    for shown in image.detections:
+        name = f'{shown.category} {shown.score:.2f}'
+        kind = shown.type or 'in this range alone'
+        label = f'{name} {shown.type or ""}'.rstrip()
+        yield Shape('false', tuple(shown.box), label, f'false: {name}, {kind}')
 
 
 def close_up(
@@ -227,7 +229,7 @@ def close_up(
         return None
     begins = boxes[:, :2] + boxes[:, 2:] / 2 - side / 2
     begins = begins.clip(0, np.array(size) - side)
-    # One row per window, one column per box.
+    # Which boxes (second axis) lie in which windows (first axis).
     offsets = boxes[None, :, :2] - begins[:, None]
     holds = ((offsets >= 0) & (offsets + boxes[None, :, 2:] <= side)).all(axis=2)
     held = boxes[holds[holds.sum(axis=1).argmax()]]

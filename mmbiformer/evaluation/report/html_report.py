@@ -2,7 +2,6 @@
 
 import io
 from base64 import b64encode
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,10 +10,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from ..detection.bootstrap import KINDS
-from ..detection.size_tables import all_notices, range_label
+from ..detection.size_tables import all_notices
 from ..detection.tide import SUMMARIES, TYPES
-from ..formatting import excludes_zero, interval_points, points, with_interval
-from ..segmentation.segment_report import overall_scores, ranges_of
+from ..formatting import interval_points, points, with_interval
+from ..report_data import DetectionReport, Detector, Difference, Report
 from ..segmentation.segment_sizes import BY_SIZE
 from ..segmentation.segment_tables import DECIMALS, segment_notices
 from .drawing import Album
@@ -45,18 +44,18 @@ def as_picture(figure: Figure, alt: str) -> Picture:
 
 
 def render_html(
-    report: dict, figures: dict[str, Figure], album: Album, title: str, made: dict
+    report: DetectionReport, figures: dict[str, Figure], album: Album, title: str, made: dict
 ) -> str:
     """Render the report of :func:`size_report`.
 
     Args:
-        report (dict): What :func:`size_report` returned.
+        report (DetectionReport): What :func:`size_report` returned.
         figures (dict): 'ap', 'errors' and, of several models, 'differences'.
         album (Album): What :func:`draw_worst_images` returned.
         title (str): Of the page.
         made (dict): How it was made: command (may be None), date and version.
     """
-    names = ' and '.join(model['name'] for model in report['models'])
+    names = ' and '.join(model.name for model in report.models)
     alts = dict(
         ap=f'AP of {names} in each size range, and numbers of objects; values in the table below',
         errors=f'Costs of the types of error of {names} in each range; values in the table below',
@@ -69,9 +68,7 @@ def render_html(
             report=report,
             title=title,
             made=made,
-            labels=[range_label(size) for size in report['ranges']],
-            is_relative=any(size['relative'] for size in report['ranges']),
-            noun=dict(bbox='box', segm='mask')[report['iou_type']],
+            noun=dict(bbox='box', segm='mask')[report.iou_type],
             kinds=list(KINDS),
             types=TYPES,
             summaries=SUMMARIES,
@@ -84,32 +81,31 @@ def render_html(
     )
 
 
-def render_segment_html(report: dict, figure: Figure, made: dict) -> str:
+def render_segment_html(report: Report, figure: Figure, made: dict) -> str:
     """Render the report of :func:`segment_report`.
 
     Args:
-        report (dict): What :func:`segment_report` returned.
+        report (Report): What :func:`segment_report` returned.
         figure (Figure): What :func:`draw_segments` returned.
         made (dict): How it was made: command (may be None), date and version.
     """
-    names = ' and '.join(model['name'] for model in report['models'])
-    ranges = ranges_of(report)
-    environment = _environment(decimals=DECIMALS)
-    environment.filters['totals'] = overall_scores
-    return environment.get_template(SEGMENT_TEMPLATE).render(
-        report=report,
-        title='Segmentation across segment sizes',
-        made=made,
-        labels=[range_label(size) for size in ranges],
-        is_relative=any(size['relative'] for size in ranges),
-        kinds=list(BY_SIZE),
-        overall=['mIoU', 'mAcc', 'aAcc'],
-        notices=segment_notices(report),
-        picture=as_picture(
-            figure,
-            f'Pixel recall and segments found of {names} in each size range, and numbers of '
-            'segments; values in the table below',
-        ),
+    names = ' and '.join(model.name for model in report.models)
+    return (
+        _environment(decimals=DECIMALS)
+        .get_template(SEGMENT_TEMPLATE)
+        .render(
+            report=report,
+            title='Segmentation across segment sizes',
+            made=made,
+            kinds=list(BY_SIZE),
+            overall=['mIoU', 'mAcc', 'aAcc'],
+            notices=segment_notices(report),
+            picture=as_picture(
+                figure,
+                f'Pixel recall and segments found of {names} in each size range, and numbers of '
+                'segments; values in the table below',
+            ),
+        )
     )
 
 
@@ -128,60 +124,55 @@ def _environment(decimals: int) -> Environment:
         count=lambda number: f'{number:,}',
         short=lambda number: f'{number:.4g}',
     )
-    environment.tests['excluding_zero'] = excludes_zero
     return environment
 
 
-def _highest_cost(report: dict) -> float:
+def _highest_cost(report: DetectionReport) -> float:
     """Of any type, model and range: what the darkest cell stands for."""
-    rows = [row for model in report['models'] for row in model['sizes']]
-    costs = [row['errors'][kind]['cost'] for row in rows for kind in (*TYPES, *SUMMARIES)]
+    rows = [row for model in report.models for row in model.sizes]
+    costs = [error.cost for row in rows for error in row.errors.values()]
     return max((x for x in costs if x is not None), default=0) or 1
 
 
-def findings(report: dict) -> list[str]:
+def findings(report: DetectionReport) -> list[str]:
     """What stands out, in sentences: of each model, then of each difference."""
-    found = []
-    labels = [range_label(size) for size in report['ranges']]
-    further = [i for i, size in enumerate(report['ranges']) if not size['is_coco']]
-    for model in report['models']:
-        rows = model['sizes']
-        if rows[0]['AP'] is None:
-            found.append(f'{model["name"]}: no objects, hence no AP.')
-            continue
-        parts = [f'{model["name"]}: AP {with_interval(rows[0], "AP")} over all sizes']
-        many = [i for i in further if rows[i]['num_objects'] >= ENOUGH_OBJECTS]
-        if len(many) > 1:
-            low, high = (f(many, key=lambda i: rows[i]['AP']) for f in (min, max))
-            parts.append(
-                f'of the ranges with {ENOUGH_OBJECTS} objects or more it is lowest in '
-                f'{labels[low]}, {with_interval(rows[low], "AP")}, and highest in {labels[high]}, '
-                f'{with_interval(rows[high], "AP")}'
-            )
-        costs = {kind: rows[0]['errors'][kind]['cost'] for kind in TYPES}
-        worst = max(costs, key=costs.get)
-        parts.append(f'its costliest type of error is {worst}, {points(costs[worst])} of AP50')
-        found.append('; '.join(parts) + '.')
-    found += [_compare(report, difference, labels) for difference in report['differences']]
-    return found
-
-
-def _compare(report: dict, difference: dict, labels: Sequence[str]) -> str:
-    rows = difference['sizes']
-    overall = with_interval(rows[0], 'AP', signed=True)
-    text = f'{difference["model"]} minus {difference["minus"]}: AP {overall}'
-    if not report['bootstrap']:
-        return f'{text}; without a bootstrap, whether that is chance is unknown.'
-    known = [
-        (label, row)
-        for label, row in zip(labels, rows, strict=True)
-        if excludes_zero(row['intervals']['AP'])
+    return [
+        *(_describe(model) for model in report.models),
+        *(_compare(report, difference) for difference in report.differences),
     ]
-    if not known:
+
+
+def _describe(model: Detector) -> str:
+    everything = model.sizes[0]
+    if everything.scores['AP'].value is None:
+        return f'{model.name}: no objects, hence no AP.'
+    parts = [f'{model.name}: AP {with_interval(everything.scores["AP"])} over all sizes']
+    further = [row for row in model.sizes if not row.size.is_coco]
+    many = [row for row in further if row.counts['num_objects'] >= ENOUGH_OBJECTS]
+    if len(many) > 1:
+        low, high = (f(many, key=lambda row: row.scores['AP'].value) for f in (min, max))
+        parts.append(
+            f'of the ranges with {ENOUGH_OBJECTS} objects or more it is lowest in '
+            f'{low.size.label}, {with_interval(low.scores["AP"])}, and highest in '
+            f'{high.size.label}, {with_interval(high.scores["AP"])}'
+        )
+    costs = {kind: everything.errors[kind].cost for kind in TYPES}
+    worst = max(costs, key=costs.get)
+    parts.append(f'its costliest type of error is {worst}, {points(costs[worst])} of AP50')
+    return '; '.join(parts) + '.'
+
+
+def _compare(report: DetectionReport, difference: Difference) -> str:
+    overall = with_interval(difference.sizes[0].scores['AP'], signed=True)
+    text = f'{difference.model} minus {difference.minus}: AP {overall}'
+    if not report.bootstrap:
+        return f'{text}; without a bootstrap, whether that is chance is unknown.'
+    sure = [row for row in difference.sizes if row.scores['AP'].excludes_zero]
+    if not sure:
         return f'{text}; in no range does the interval exclude 0.'
     # The sign is the interval's: a skewed one can lie beside the value.
     better, worse = (
-        [label for label, row in known if (row['intervals']['AP'][0] > 0) == is_better]
+        [row.size.label for row in sure if (row.scores['AP'].interval[0] > 0) == is_better]
         for is_better in (True, False)
     )
     parts = [
@@ -189,4 +180,4 @@ def _compare(report: dict, difference: dict, labels: Sequence[str]) -> str:
         for word, chosen in (('better', better), ('worse', worse))
         if chosen
     ]
-    return f'{text}; the interval excludes 0, with {difference["model"]} {" and ".join(parts)}.'
+    return f'{text}; the interval excludes 0, with {difference.model} {" and ".join(parts)}.'

@@ -11,9 +11,11 @@ from mmbiformer import __version__
 from mmbiformer.files import whole_or_absent
 
 from ..detection.size_tables import report_csv
+from ..report_data import DetectionReport, Report
 from ..segmentation.segment_tables import segment_csv
 from .drawing import draw_worst_images
 from .html_report import render_html, render_segment_html
+from .report_json import report_json
 from .size_pictures import draw_ap, draw_differences, draw_errors, draw_segments
 
 NAMES = dict(
@@ -29,7 +31,7 @@ TITLE = 'AP across object sizes'
 
 
 def write_report(
-    report: dict,
+    report: DetectionReport,
     out_dir: str | Path,
     *,
     image_dir: str | Path | None = None,
@@ -39,7 +41,7 @@ def write_report(
     """Write all files of a report on detectors; each is whole or not there.
 
     Args:
-        report (dict): What :func:`size_report` returned.
+        report (DetectionReport): What :func:`size_report` returned.
         out_dir (str | Path): Made if needed. Files of an earlier report are replaced.
         image_dir (str | Path, optional): Where the images lie, for the worst ones.
         title (str): Of the HTML page.
@@ -51,7 +53,7 @@ def write_report(
     """
     made = _describe_making(command)
     figures = dict(ap=draw_ap(report), errors=draw_errors(report))
-    if report['differences']:
+    if report.differences:
         figures['differences'] = draw_differences(report)
     album = draw_worst_images(report, image_dir)
     content = dict(
@@ -64,12 +66,12 @@ def write_report(
 
 
 def write_segment_report(
-    report: dict, out_dir: str | Path, *, command: str | None = None
+    report: Report, out_dir: str | Path, *, command: str | None = None
 ) -> dict[str, Path]:
     """Write all files of a report on segmenters; each is whole or not there.
 
     Args:
-        report (dict): What :func:`segment_report` returned.
+        report (Report): What :func:`segment_report` returned.
         out_dir (str | Path): Made if needed. Files of an earlier report are replaced.
         command (str, optional): What made the report, for the JSON and HTML files.
 
@@ -95,8 +97,9 @@ def _describe_making(command: str | None) -> dict:
     )
 
 
-def _json(report: dict, made: dict) -> bytes:
-    return json.dumps(dict(made=made, **report), indent=1, allow_nan=False).encode()
+def _json(report: Report, made: dict) -> bytes:
+    content = dict(made=made, **report_json(report))
+    return json.dumps(content, indent=1, allow_nan=False).encode()
 
 
 def _png(figure: Figure) -> bytes:

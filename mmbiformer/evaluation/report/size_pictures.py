@@ -13,10 +13,9 @@ import numpy as np
 from mmbiformer.figures import new_figure
 from mmbiformer.tables import MISSING
 
-from ..detection.size_tables import range_label, side_bounds
 from ..detection.tide import SUMMARIES, TYPES
-from ..formatting import excludes_zero
-from ..segmentation.segment_report import ranges_of
+from ..report_data import DetectionReport, Report, Score, SizeRow
+from ..sizes import SizeRange
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -62,26 +61,25 @@ class Bins:
         return np.diff(self.edges)[:, 0]
 
 
-def place_bins(ranges: Sequence[dict], noun: str = 'object') -> Bins:
+def place_bins(ranges: Sequence[SizeRange], noun: str = 'object') -> Bins:
     """Lay out ranges: by their sides where each begins at the end of the one before.
 
     Args:
-        ranges (Sequence[dict]): Of a report; the first has all sizes, and is left out.
+        ranges (Sequence[SizeRange]): Of a report; the first has all sizes, and is left out.
         noun (str): What has a side.
     """
-    further = [i for i, size in enumerate(ranges) if i and not size['is_coco']]
+    further = [i for i, size in enumerate(ranges) if i and not size.is_coco]
     positions = further or [1, 2, 3]  # small, medium, large
     chosen = [ranges[i] for i in positions]
-    relative = chosen[0]['relative']
-    label = f'side of {noun} (√area)' + (', % of √(image area)' if relative else ', px')
-    edges = _log_edges([side_bounds(size) for size in chosen])
+    unit = '% of √(image area)' if chosen[0].relative else 'px'
+    edges = _log_edges([size.sides for size in chosen])
     is_log = edges is not None
     return Bins(
         positions=positions,
-        names=[range_label(size).replace(' (', '\n(') for size in chosen],
+        names=[size.label.replace(' (', '\n(') for size in chosen],
         edges=edges if is_log else [(i - 0.5, i + 0.5) for i in range(len(chosen))],
         is_log=is_log,
-        label=label + (LOG if is_log else ''),
+        label=f'side of {noun} (√area), {unit}' + (LOG if is_log else ''),
     )
 
 
@@ -99,72 +97,72 @@ def _log_edges(sides: Sequence[tuple[float, float | None]]) -> list[tuple[float,
     return edges if max(widths) <= LARGEST_RATIO * min(widths) else None
 
 
-def draw_ap(report: dict) -> 'Figure':
+def draw_ap(report: DetectionReport) -> 'Figure':
     """AP of each model in each range, with intervals; below it, how many objects there are.
 
     Args:
-        report (dict): What :func:`size_report` returned.
+        report (DetectionReport): What :func:`size_report` returned.
     """
-    bins = place_bins(report['ranges'])
+    bins = place_bins(report.ranges)
     figure, (top, _) = new_figure((9, 5.8), 2, gridspec_kw=dict(height_ratios=[3.4, 1]))
-    first = [report['models'][0]['sizes'][position] for position in bins.positions]
-    counts = [row['num_objects'] for row in first]
+    counts = [
+        report.models[0].sizes[position].counts['num_objects'] for position in bins.positions
+    ]
     lines = _draw_models(top, report, bins, 'AP')
-    shows_coco = bins.is_log and not report['ranges'][bins.positions[0]]['relative']
-    for i, model in enumerate(report['models'] if shows_coco else ()):
-        _draw_coco(top, report['ranges'], model['sizes'], bins, COLORS[i % len(COLORS)])
-    _legend(figure, lines, [model['name'] for model in report['models']])
-    top.set_ylabel(f'{NOUNS[report["iou_type"]]} AP, points')
+    shows_coco = bins.is_log and not report.ranges[bins.positions[0]].relative
+    for i, model in enumerate(report.models if shows_coco else ()):
+        _draw_coco(top, model.sizes, bins, COLORS[i % len(COLORS)])
+    _legend(figure, lines, [model.name for model in report.models])
+    top.set_ylabel(f'{NOUNS[report.iou_type]} AP, points')
     _stack(figure, bins, counts, 'objects')
     note = "dotted: AP in COCO's small, medium and large" if shows_coco else ''
     _caption(figure, report, _describe(report), note)
     return figure
 
 
-def draw_segments(report: dict) -> 'Figure':
+def draw_segments(report: Report) -> 'Figure':
     """Recall of pixels and of segments of each model in each range, and numbers of segments.
 
     Args:
-        report (dict): What :func:`segment_report` returned.
+        report (Report): What :func:`segment_report` returned.
     """
-    bins = place_bins(ranges_of(report), 'segment')
+    bins = place_bins(report.ranges, 'segment')
     figure, panels = new_figure((9, 8), 3, gridspec_kw=dict(height_ratios=[2.6, 2.6, 1]))
-    first = report['models'][0]
-    counts = [first['sizes'][position]['segments'] for position in bins.positions]
+    first = report.models[0]
+    counts = [first.sizes[position].counts['segments'] for position in bins.positions]
     for axes, kind in zip(panels, ('pixel_recall', 'segments_found'), strict=False):
         lines = _draw_models(axes, report, bins, kind)
         axes.set_ylabel(f'{kind.replace("_", " ")}, %')
-    _legend(figure, lines, [model['name'] for model in report['models']])
+    _legend(figure, lines, [model.name for model in report.models])
     _stack(figure, bins, counts, 'segments')
-    images, segments = first['totals']['images'], first['sizes'][0]['segments']
+    images, segments = first.counts['images'], first.sizes[0].counts['segments']
     _caption(figure, report, f'{images:,} images, {segments:,} segments')
     return figure
 
 
-def draw_errors(report: dict) -> 'Figure':
+def draw_errors(report: DetectionReport) -> 'Figure':
     """What each type of error costs each model in each range: a panel per type, bars per model.
 
     The costs do not add up, hence they are not stacked.
     """
-    bins = place_bins(report['ranges'])
+    bins = place_bins(report.ranges)
     centres = np.arange(len(bins.positions))
     kinds = (*TYPES, *SUMMARIES)
     figure, panels = new_figure((12, 6), 2, len(kinds) // 2, sharey=True)
-    num_models = len(report['models'])
+    num_models = len(report.models)
     width = 0.8 / num_models
     for axes, kind in zip(panels, kinds, strict=True):
         bars = []
-        for i, model in enumerate(report['models']):
-            rows = [model['sizes'][position] for position in bins.positions]
-            costs = _points(row['errors'][kind]['cost'] for row in rows)
+        for i, model in enumerate(report.models):
+            costs = _points(model.sizes[position].errors[kind].cost for position in bins.positions)
             x = centres + (i - (num_models - 1) / 2) * width
             bars.append(axes.bar(x, costs, width, color=COLORS[i % len(COLORS)]))
         axes.axhline(0, color=GREY, lw=0.6)
         axes.set_title(f'all {kind}' if kind in SUMMARIES else kind, loc='left', fontsize=10)
         for i, position in enumerate(bins.positions):
-            if not report['models'][0]['sizes'][position]['num_objects']:
+            if not report.models[0].sizes[position].counts['num_objects']:
                 _write_missing(axes, i, rotation=90)
-        names = [report['ranges'][position]['name'] for position in bins.positions]
+        names = [report.ranges[position].name for position in bins.positions]
         axes.set_xticks(centres, names, rotation=90, fontsize=8, parse_math=False)
         axes.set_xlim(-0.7, len(centres) - 0.3)
         _quieten(axes)
@@ -172,35 +170,35 @@ def draw_errors(report: dict) -> 'Figure':
         axes.set_ylabel('AP50 gained, points')
     for axes in panels[len(kinds) // 2 :]:
         axes.set_xlabel(bins.label.removesuffix(LOG), fontsize=8)
-    _legend(figure, bars, [model['name'] for model in report['models']])
+    _legend(figure, bars, [model.name for model in report.models])
     note = 'AP50 that mending a type of error gains; costs do not add up'
     _caption(figure, report, _describe(report), note, has_intervals=False)
     return figure
 
 
-def draw_differences(report: dict) -> 'Figure':
+def draw_differences(report: DetectionReport) -> 'Figure':
     """AP of each further model minus that of the first, with intervals."""
-    bins = place_bins(report['ranges'])
+    bins = place_bins(report.ranges)
     figure, [axes] = new_figure((9, 3.8))
     axes.axhline(0, color=GREY, lw=1)
-    differences = report['differences']
+    differences = report.differences
     lines, options = [], dict(linestyle='none')
-    if report['bootstrap']:
+    if report.bootstrap:
         options['markerfacecolor'] = 'white'
     for i, difference in enumerate(differences):
-        rows = [difference['sizes'][position] for position in bins.positions]
+        scores = [difference.sizes[position].scores['AP'] for position in bins.positions]
         x = _beside(bins, i, len(differences))
-        lines.append(_draw_values(axes, x, rows, 'AP', i + 1, **options))
-        differs = ['intervals' in row and excludes_zero(row['intervals']['AP']) for row in rows]
-        known = _points(row['AP'] for row in rows)[differs]
-        axes.plot(x[differs], known, **_style(i + 1), linestyle='none', zorder=4)
-    first = report['models'][0]['sizes']
-    _mark_empty(axes, bins, [first[position]['num_objects'] for position in bins.positions])
-    _legend(figure, lines, [f'{x["model"]} minus {x["minus"]}' for x in differences])
-    axes.set_ylabel(f'difference in {NOUNS[report["iou_type"]]} AP, points')
+        lines.append(_draw_values(axes, x, scores, i + 1, **options))
+        is_sure = [score.excludes_zero for score in scores]
+        sure = _points(score.value for score in scores)[is_sure]
+        axes.plot(x[is_sure], sure, **_style(i + 1), linestyle='none', zorder=4)
+    first = report.models[0].sizes
+    _mark_empty(axes, bins, [first[position].counts['num_objects'] for position in bins.positions])
+    _legend(figure, lines, [f'{x.model} minus {x.minus}' for x in differences])
+    axes.set_ylabel(f'difference in {NOUNS[report.iou_type]} AP, points')
     _dress(axes, bins)
     axes.set_xlabel(bins.label)
-    note = 'filled: the interval excludes 0' if report['bootstrap'] else ''
+    note = 'filled: the interval excludes 0' if report.bootstrap else ''
     _caption(figure, report, _describe(report), note)
     return figure
 
@@ -220,40 +218,40 @@ def _style(model: int) -> dict:
     return dict(color=COLORS[model % len(COLORS)], marker=MARKERS[model % len(MARKERS)], ms=6)
 
 
-def _draw_models(axes: 'Axes', report: dict, bins: Bins, kind: str) -> list['Line2D']:
+def _draw_models(axes: 'Axes', report: Report, bins: Bins, kind: str) -> list['Line2D']:
     """A score of each model in each range."""
     lines = []
-    for i, model in enumerate(report['models']):
-        rows = [model['sizes'][position] for position in bins.positions]
-        x = _beside(bins, i, len(report['models']))
+    for i, model in enumerate(report.models):
+        scores = [model.sizes[position].scores[kind] for position in bins.positions]
+        x = _beside(bins, i, len(report.models))
         style = '-' if bins.is_log else 'none'
-        lines.append(_draw_values(axes, x, rows, kind, i, linestyle=style))
+        lines.append(_draw_values(axes, x, scores, i, linestyle=style))
     return lines
 
 
 def _draw_values(
-    axes: 'Axes', x: np.ndarray, rows: Sequence[dict], kind: str, model: int, **options
+    axes: 'Axes', x: np.ndarray, scores: Sequence[Score], model: int, **options
 ) -> 'Line2D':
-    """A score at x with whiskers; a line breaks where there is none."""
-    values = _points(row[kind] for row in rows)
+    """Scores at x with whiskers; a line breaks where there is none."""
+    values = _points(score.value for score in scores)
     # Not clipped: markers at 0 lie on the axis.
     style = dict(zorder=3, lw=1.8, clip_on=False, **_style(model), **options)
     (line,) = axes.plot(x, values, **style)
-    if all(row.get('intervals') for row in rows):
-        bounds = zip(*(row['intervals'][kind] for row in rows), strict=True)
+    if all(score.interval for score in scores):
+        bounds = zip(*(score.interval for score in scores), strict=True)
         axes.vlines(x, *map(_points, bounds), color=_style(model)['color'], lw=4, alpha=0.35)
     return line
 
 
-def _draw_coco(
-    axes: 'Axes', ranges: Sequence[dict], rows: Sequence[dict], bins: Bins, color: str
-) -> None:
+def _draw_coco(axes: 'Axes', rows: Sequence[SizeRow], bins: Bins, color: str) -> None:
+    """AP of small, medium and large objects, as lines as long as their ranges."""
     left, right = bins.edges[0][0], bins.edges[-1][1]
-    for size, row in list(zip(ranges, rows, strict=True))[1:4]:
-        low, high = (side and log2(side) for side in side_bounds(size))
+    for row in rows[1:4]:
+        low, high = (side and log2(side) for side in row.size.sides)
         ends = max(low or left, left), min(high or right, right)
-        if row['AP'] is not None and ends[0] < ends[1]:
-            axes.hlines(100 * row['AP'], *ends, color=color, lw=1.2, linestyle=(0, (1, 1.5)))
+        ap = row.scores['AP'].value
+        if ap is not None and ends[0] < ends[1]:
+            axes.hlines(100 * ap, *ends, color=color, lw=1.2, linestyle=(0, (1, 1.5)))
 
 
 def _stack(figure: 'Figure', bins: Bins, counts: Sequence[int], noun: str) -> None:
@@ -293,21 +291,21 @@ def _legend(figure: 'Figure', handles: Sequence, names: Sequence[str]) -> None:
         text.set_parse_math(False)
 
 
-def _describe(report: dict) -> str:
-    truth = report['ground_truth']
-    name = PurePath(truth['path']).name
-    return f'{name}: {truth["num_images"]:,} images, {truth["num_objects"]:,} objects'
+def _describe(report: DetectionReport) -> str:
+    truth = report.ground_truth
+    name = PurePath(truth.path).name
+    return f'{name}: {truth.num_images:,} images, {truth.num_objects:,} objects'
 
 
 def _caption(
-    figure: 'Figure', report: dict, subject: str, note: str = '', has_intervals: bool = True
+    figure: 'Figure', report: Report, subject: str, note: str = '', has_intervals: bool = True
 ) -> None:
     """Below all panels: what was evaluated, and what the marks mean."""
-    parts, bootstrap = [subject], report['bootstrap']
+    parts, bootstrap = [subject], report.bootstrap
     if bootstrap and has_intervals:
         parts.append(
-            f'pale bars: {100 * bootstrap["confidence"]:g} % intervals, '
-            f'{bootstrap["num_resamples"]:,} resamples of the images'
+            f'pale bars: {100 * bootstrap.confidence:g} % intervals, '
+            f'{bootstrap.num_resamples:,} resamples of the images'
         )
     caption = '; '.join([*parts, *filter(None, [note])])
     lines = wrap(caption, int(figure.get_figwidth() * LETTERS_PER_INCH))

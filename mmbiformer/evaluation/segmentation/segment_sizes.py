@@ -16,7 +16,7 @@ from math import inf
 import cv2
 import numpy as np
 
-from ..resampling import MIN_IMAGES, draw_weights, interval
+from ..resampling import Bootstrap, intervals, weigh_images
 from ..sizes import SizeRange, size_ranges
 
 ALL_SIZES = SizeRange('all', 0.0, inf)
@@ -223,17 +223,13 @@ def scores(counts: SegmentCounts) -> dict[str, np.ndarray]:
 
 
 def score_intervals(
-    counts: SegmentCounts,
-    num_resamples: int,
-    seed: int,
-    reference: SegmentCounts | None = None,
+    counts: SegmentCounts, bootstrap: Bootstrap, reference: SegmentCounts | None = None
 ) -> dict[str, np.ndarray]:
     """95 % intervals of the bootstrap over images; see :func:`interval`.
 
     Args:
         counts (SegmentCounts): Stacked, (I, ...).
-        num_resamples (int): W.
-        seed (int): Of the resamples.
+        bootstrap (Bootstrap): How the images are resampled.
         reference (SegmentCounts, optional): Those of another model on the same images; the
             intervals are then of ours minus theirs, on the same resamples.
 
@@ -246,9 +242,7 @@ def score_intervals(
     """
     if reference is not None and not np.array_equal(counts.pixels, reference.pixels):
         raise ValueError('the counts to compare are of another ground truth or of other ranges')
-    drawn = draw_weights(len(counts.ignored), num_resamples, seed)
-    # All images once come first: what the intervals are of.
-    weights = np.concatenate([np.ones_like(drawn[:, :1]), drawn], axis=1)
+    weights = weigh_images(len(counts.ignored), bootstrap)
     samples = {name: [] for name in ('mIoU', *BY_SIZE)}
     for start in range(0, weights.shape[1], BLOCK):
         block = weights[:, start : start + BLOCK]
@@ -257,15 +251,14 @@ def score_intervals(
         for name, parts in samples.items():
             parts.append(ours[name] - theirs[name] if theirs else ours[name])
     images = images_by_size(counts)
-    intervals = {}
-    for name, parts in samples.items():
-        values = np.moveaxis(np.concatenate(parts), 0, -1)
-        ends = interval(values[..., 1:], values[..., 0], reference is not None)
-        support = images if name in BY_SIZE else images[0]
-        intervals[name] = np.where(
-            support[..., None] >= MIN_IMAGES, np.stack(ends, axis=-1), np.nan
+    return {
+        name: intervals(
+            np.moveaxis(np.concatenate(parts), 0, -1),
+            images if name in BY_SIZE else images[0],
+            is_difference=reference is not None,
         )
-    return intervals
+        for name, parts in samples.items()
+    }
 
 
 def share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:

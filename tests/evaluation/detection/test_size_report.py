@@ -11,7 +11,8 @@ from mmbiformer.evaluation.detection.coco_eval import evaluate
 from mmbiformer.evaluation.detection.coco_files import detections_of, ground_truth_of
 from mmbiformer.evaluation.detection.matches import match
 from mmbiformer.evaluation.detection.size_report import size_report
-from mmbiformer.evaluation.detection.tide import TYPES, analyse_errors
+from mmbiformer.evaluation.detection.tide import SUMMARIES, TYPES, analyse_errors
+from mmbiformer.evaluation.report.report_json import report_json
 from mmbiformer.evaluation.resampling import Bootstrap, draw_weights, interval
 from mmbiformer.evaluation.sizes import COCO_RANGES, size_ranges
 
@@ -41,22 +42,46 @@ def images_of(ground_truth, evaluation, category, size):
     return len(set(ground_truth.image[held]))
 
 
-def test_it_is_plain_data(report):
-    assert json.loads(json.dumps(report, allow_nan=False)) == report
+def test_its_json_is_plain_data(report):
+    content = report_json(report)
+    assert json.loads(json.dumps(content, allow_nan=False)) == content
+    assert list(content) == [
+        *('iou_type', 'ground_truth', 'ranges', 'bootstrap', 'models', 'differences')
+    ]
+    assert content['ranges'][-1]['high'] is None
+    bootstrap = dict(num_resamples=300, seed=7, confidence=0.95, min_images=5)
+    assert content['bootstrap'] == bootstrap
+    for model, data in zip(content['models'], report.models, strict=True):
+        assert model['coco']['APs'] == data.overall['APs'].value
+        for row, of_data in zip(model['sizes'], data.sizes, strict=True):
+            assert list(row) == [
+                *('name', 'num_objects', 'AP', 'AP50', 'AP75', 'AR', 'errors', 'intervals')
+            ]
+            assert row['AP75'] == of_data.scores['AP75'].value
+            assert row['intervals']['AP75'] == list(of_data.scores['AP75'].interval)
+            assert [x for x in row['errors'] if 'count' not in row['errors'][x]] == list(SUMMARIES)
+        for row, of_data in zip(model['categories'], data.classes, strict=True):
+            assert list(row['sizes'][0]) == ['num_objects', 'AP', 'interval']
+            assert row['sizes'][0]['interval'] == list(of_data.sizes[0].scores['AP'].interval)
+        assert list(model['worst_images'][0][0]) == [
+            *('missed', 'false', 'objects', 'detections', 'id', 'file_name', 'height', 'width')
+        ]
+    row, of_data = content['differences'][0]['sizes'][0], report.differences[0].sizes[0]
+    assert row['intervals']['AP'] == list(of_data.scores['AP'].interval)
 
 
 def test_what_was_judged(sample, report):
-    assert report['ground_truth']['num_images'] == 20
-    assert report['ground_truth']['num_objects'] == (~sample[0].crowd).sum()
-    assert report['bootstrap'] == dict(num_resamples=300, seed=7, confidence=0.95, min_images=5)
-    assert [x['name'] for x in report['ranges']] == [x.name for x in (*COCO_RANGES, *RANGES)]
-    assert [x['is_coco'] for x in report['ranges']] == [True] * 4 + [False] * 8
-    assert report['ranges'][-1]['high'] is None
+    assert report.ground_truth.num_images == 20
+    assert report.ground_truth.num_objects == (~sample[0].crowd).sum()
+    assert report.bootstrap == Bootstrap(300, 7)
+    assert report.ranges == [*COCO_RANGES, *RANGES]
+    assert [x.is_coco for x in report.ranges] == [True] * 4 + [False] * 8
+    assert report.ranges[-1].sides == (512, None)
 
 
 def test_sizes(sample, report):
     ground_truth, models = sample
-    for model, detections in zip(report['models'], models.values(), strict=True):
+    for model, detections in zip(report.models, models.values(), strict=True):
         evaluation = evaluate(ground_truth, detections, RANGES)
         matches = match(evaluation)
         errors = analyse_errors(evaluation, matches)
@@ -65,71 +90,72 @@ def test_sizes(sample, report):
         once = np.ones((20, 1), np.int32)
         estimate = mean_ap(weighted_ap(evaluation, matches, once))[..., 0]
         low, high = interval(resampled, estimate)
-        assert model['num_detections'] == len(detections.scores)
-        for a, row in enumerate(model['sizes']):
-            assert row['num_objects'] == evaluation.num_objects[:, a].sum()
-            if not row['num_objects']:
-                assert row['AP'] is row['AR'] is row['errors']['missed']['cost'] is None
-                assert row['intervals']['AP'] == [None, None]
+        assert model.counts['num_detections'] == len(detections.scores)
+        for a, row in enumerate(model.sizes):
+            assert row.counts['num_objects'] == evaluation.num_objects[:, a].sum()
+            if not row.counts['num_objects']:
+                assert row.scores['AP'].value is row.scores['AR'].value is None
+                assert row.errors['missed'].cost is None
+                assert row.scores['AP'].interval == (None, None)
                 continue
-            assert row['AP'] == evaluation.average_precision(a)
-            assert row['AP50'] == evaluation.average_precision(a, 0.5)
-            assert row['AP75'] == evaluation.average_precision(a, 0.75)
-            assert row['AR'] == evaluation.average_recall(a)
+            assert row.scores['AP'].value == evaluation.average_precision(a)
+            assert row.scores['AP50'].value == evaluation.average_precision(a, 0.5)
+            assert row.scores['AP75'].value == evaluation.average_precision(a, 0.75)
+            assert row.scores['AR'].value == evaluation.average_recall(a)
             images = set(ground_truth.image[evaluation.object_in_range[a]])
-            ends = [low[2, a], high[2, a]] if len(images) >= 5 else [None, None]
-            assert row['intervals']['AP75'] == ends
+            ends = (low[2, a], high[2, a]) if len(images) >= 5 else (None, None)
+            assert row.scores['AP75'].interval == ends
             for kind in TYPES:
-                assert row['errors'][kind]['cost'] == errors.cost[kind][a]
-                assert row['errors'][kind]['count'] == errors.counts[kind][a]
-        for k, row in enumerate(model['categories']):
-            for a, cell in enumerate(row['sizes']):
-                assert cell['num_objects'] == evaluation.num_objects[k, a]
-                assert (cell['AP'] is None) == (cell['num_objects'] == 0)
-                if cell['AP'] is not None:
-                    assert cell['AP'] == evaluation.average_precision(a, category=k)
-                    low_k, high_k = cell['interval']
+                assert row.errors[kind].cost == errors.cost[kind][a]
+                assert row.errors[kind].count == errors.counts[kind][a]
+        for k, row in enumerate(model.classes):
+            for a, cell in enumerate(row.sizes):
+                assert cell.counts['num_objects'] == evaluation.num_objects[k, a]
+                assert (cell.scores['AP'].value is None) == (cell.counts['num_objects'] == 0)
+                if cell.scores['AP'].value is not None:
+                    assert cell.scores['AP'].value == evaluation.average_precision(a, category=k)
+                    low_k, high_k = cell.scores['AP'].interval
                     assert (low_k is None) == (images_of(ground_truth, evaluation, k, a) < 5)
                     assert low_k is None or low_k <= high_k
-        assert model['coco']['APs'] == evaluation.average_precision(1)
-        assert model['coco']['AR@10'] == evaluation.average_recall(max_detections=10)
+        assert model.overall['APs'].value == evaluation.average_precision(1)
+        assert model.overall['AR@10'].value == evaluation.average_recall(max_detections=10)
 
 
 def test_paired_difference(sample, report):
     """On the same resamples: narrower than if the two were drawn apart."""
     ground_truth, models = sample
-    (difference,) = report['differences']
-    assert (difference['model'], difference['minus']) == ('better', 'plain')
+    (difference,) = report.differences
+    assert (difference.model, difference.minus) == ('better', 'plain')
     weights = draw_weights(20, 300, 7)
     drawn = []
     for detections in models.values():
         evaluation = evaluate(ground_truth, detections, RANGES)
         drawn.append(mean_ap(weighted_ap(evaluation, match(evaluation), weights))[0])
-    for a, cell in enumerate(difference['sizes']):
-        first, second = (model['sizes'][a]['AP'] for model in report['models'])
+    for a, cell in enumerate(difference.sizes):
+        first, second = (model.sizes[a].scores['AP'].value for model in report.models)
         if first is None:
-            assert cell['AP'] is None
+            assert cell.scores['AP'].value is None
             continue
-        assert cell['AP'] == second - first
-        if report['models'][0]['sizes'][a]['intervals']['AP'][0] is None:
-            assert cell['intervals']['AP'] == [None, None]
+        assert cell.scores['AP'].value == second - first
+        if report.models[0].sizes[a].scores['AP'].interval[0] is None:
+            assert cell.scores['AP'].interval == (None, None)
             continue
         values = drawn[1][a] - drawn[0][a]
         plain = np.nanquantile(values, [0.025, 0.975])
-        moved = plain - np.nanmean(values) + cell['AP']
+        moved = plain - np.nanmean(values) + cell.scores['AP'].value
         bounds = min(plain[0], moved[0]), max(plain[1], moved[1])
-        np.testing.assert_allclose(cell['intervals']['AP'], bounds, atol=1e-12)
-    own = [np.ptp(x['sizes'][0]['intervals']['AP']) for x in report['models']]
-    assert np.ptp(difference['sizes'][0]['intervals']['AP']) < max(own)
+        np.testing.assert_allclose(cell.scores['AP'].interval, bounds, atol=1e-12)
+    own = [np.ptp(x.sizes[0].scores['AP'].interval) for x in report.models]
+    assert np.ptp(difference.sizes[0].scores['AP'].interval) < max(own)
 
 
 def test_a_model_does_not_differ_from_itself(sample):
     ground_truth, models = sample
     twice = dict(a=models['plain'], b=models['plain'])
     report = size_report(ground_truth, twice, RANGES, bootstrap=Bootstrap(50, 0))
-    for cell in report['differences'][0]['sizes']:
-        assert cell['AP'] in (0, None)
-        assert cell['intervals']['AP'] in ([0, 0], [None, None])
+    for cell in report.differences[0].sizes:
+        assert cell.scores['AP'].value in (0, None)
+        assert cell.scores['AP'].interval in ((0, 0), (None, None))
 
 
 def test_no_interval_from_few_images():
@@ -148,18 +174,23 @@ def test_no_interval_from_few_images():
     ground_truth = ground_truth_of(content, 'gt')
     found = detections_of([dict(image_id=0, score=0.5, **box)], 'dt', ground_truth)
     report = size_report(ground_truth, dict(a=found, b=found), RANGES, bootstrap=Bootstrap(50, 0))
-    for row in (report['models'][0]['sizes'], report['differences'][0]['sizes']):
-        by_name = {x['name']: x['intervals']['AP'] for x in row}
+    for row in (report.models[0].sizes, report.differences[0].sizes):
+        by_name = {x.size.name: x.scores['AP'].interval for x in row}
         assert None not in by_name['8-16']
-        assert by_name['16-32'] == [None, None]
+        assert by_name['16-32'] == (None, None)
 
 
 def test_without_bootstrap(sample):
     report = size_report(*sample, RANGES)
-    assert report['bootstrap'] is None
-    assert 'intervals' not in report['models'][0]['sizes'][0]
-    assert 'interval' not in report['models'][0]['categories'][0]['sizes'][0]
-    assert 'intervals' not in report['differences'][0]['sizes'][0]
+    assert report.bootstrap is None
+    (model, _), (difference,) = report.models, report.differences
+    for part in (*model.classes, model, difference):
+        assert all(x.interval is None for row in part.sizes for x in row.scores.values())
+    content = report_json(report)
+    assert content['bootstrap'] is None
+    assert 'intervals' not in content['models'][0]['sizes'][0]
+    assert 'interval' not in content['models'][0]['categories'][0]['sizes'][0]
+    assert 'intervals' not in content['differences'][0]['sizes'][0]
 
 
 def test_masks_and_relative_sizes():
@@ -168,10 +199,10 @@ def test_masks_and_relative_sizes():
     models = dict(only=detections_of(results, 'dt', ground_truth))
     ranges = size_ranges('relative_side')
     report = size_report(ground_truth, models, ranges, 'segm', Bootstrap(20, 0))
-    assert report['iou_type'] == 'segm'
-    assert report['differences'] == []
-    assert [x['relative'] for x in report['ranges']] == [False] * 4 + [True] * 7
-    assert json.dumps(report, allow_nan=False)
+    assert report.iou_type == 'segm'
+    assert report.differences == []
+    assert [x.relative for x in report.ranges] == [False] * 4 + [True] * 7
+    assert json.dumps(report_json(report), allow_nan=False)
 
 
 def test_says_what_does_not_count():
@@ -184,7 +215,7 @@ def test_says_what_does_not_count():
     ground_truth = ground_truth_of(content, 'gt')
     results = [dict(image_id=0, score=0.5, **box)] * 130
     models = dict(only=detections_of(results, 'dt', ground_truth))
-    assert size_report(ground_truth, models, RANGES)['models'][0]['notices'] == [
+    assert size_report(ground_truth, models, RANGES).models[0].notices == [
         '30 of 130 detections are beyond the best 100 of an image and category, and do not count',
         '2 of 3 images have no detections',
     ]

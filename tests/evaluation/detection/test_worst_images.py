@@ -7,6 +7,7 @@ from mmbiformer.evaluation.detection.coco_files import detections_of, ground_tru
 from mmbiformer.evaluation.detection.matches import match
 from mmbiformer.evaluation.detection.tide import analyse_errors
 from mmbiformer.evaluation.detection.worst_images import best_threshold, worst_images
+from mmbiformer.evaluation.report_data import ShownDetection, ShownObject
 from mmbiformer.evaluation.sizes import size_ranges
 
 SMALL, LARGE, FAR = [5, 5, 10, 10], [50, 50, 90, 90], [200, 200, 10, 10]
@@ -51,21 +52,19 @@ def test_most_errors_first_and_only_those_of_the_range():
     found = [(0, FAR, 0.9), (0, SMALL, 0.4), (1, LARGE, 0.9), (3, SMALL, 0.9), (3, FAR, 0.1)]
     evaluation, matches, errors = run(objects, found)
     everything, *_, below, above, none = worst_images(evaluation, matches, errors, 0.5)
-    summary = [(x['image'], x['missed'], x['false']) for x in everything]
+    summary = [(x.id, x.missed, x.false) for x in everything]
     assert summary == [(0, 1, 1), (1, 1, 0), (2, 1, 0)]
-    assert [(x['image'], x['missed'], x['false']) for x in below] == [(0, 1, 1), (1, 1, 0)]
-    assert [(x['image'], x['missed'], x['false']) for x in above] == [(2, 1, 0)]
+    assert [(x.id, x.missed, x.false) for x in below] == [(0, 1, 1), (1, 1, 0)]
+    assert [(x.id, x.missed, x.false) for x in above] == [(2, 1, 0)]
     assert none == []
-    assert below[0]['objects'] == [dict(box=SMALL, category='thing', found=False)]
-    assert below[0]['detections'] == [
-        dict(box=FAR, category='thing', score=0.9, type='background')
-    ]
-    assert below[1]['objects'] == [dict(box=SMALL, category='thing', found=False)]
-    everything_of_1 = everything[1]['objects']
-    assert [(x['box'], x['found']) for x in everything_of_1] == [(SMALL, False), (LARGE, True)]
+    assert below[0].objects == [ShownObject(SMALL, 'thing', found=False)]
+    assert below[0].detections == [ShownDetection(FAR, 'thing', score=0.9, type='background')]
+    assert below[1].objects == [ShownObject(SMALL, 'thing', found=False)]
+    assert (below[1].height, below[1].width, below[1].file_name) == (300, 300, None)
+    assert [(x.box, x.found) for x in everything[1].objects] == [(SMALL, False), (LARGE, True)]
 
 
 def test_no_more_than_asked_for():
     evaluation, matches, errors = run([(i, SMALL) for i in range(4)], [(0, FAR, 0.9)])
     found = worst_images(evaluation, matches, errors, 0, num_images=2)[0]
-    assert [x['image'] for x in found] == [0, 1]
+    assert [x.id for x in found] == [0, 1]

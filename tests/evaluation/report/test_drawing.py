@@ -3,6 +3,8 @@
 import base64
 import copy
 import re
+from dataclasses import replace
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -11,6 +13,7 @@ from size_reports import make_report
 
 from mmbiformer.evaluation.report import drawing
 from mmbiformer.evaluation.report.drawing import Shape, close_up, draw_worst_images, place_labels
+from mmbiformer.evaluation.report_data import ShownDetection, ShownObject, WorstImage
 
 
 @pytest.fixture(scope='module')
@@ -22,13 +25,13 @@ def report():
 def folder(report, tmp_path):
     """Every image as a file, each of its own colour."""
     for i, image in enumerate(images_of(report).values()):
-        write_image(tmp_path / image['file_name'], np.full((200, 200, 3), (20 * i, 99, 200)))
+        write_image(tmp_path / image.file_name, np.full((200, 200, 3), (20 * i, 99, 200)))
     return tmp_path
 
 
 def images_of(report):
-    worst = [x for model in report['models'] for images in model['worst_images'] for x in images]
-    return {x['id']: x for x in worst}
+    worst = [x for model in report.models for images in model.worst_images for x in images]
+    return {x.id: x for x in worst}
 
 
 def write_image(path, pixels):
@@ -41,8 +44,8 @@ def pixels_of(photo):
 
 
 def shapes_of(image):
-    return [(tuple(x['box']), 'found' if x['found'] else 'missed') for x in image['objects']] + [
-        (tuple(x['box']), 'false') for x in image['detections']
+    return [(tuple(x.box), 'found' if x.found else 'missed') for x in image.objects] + [
+        (tuple(x.box), 'false') for x in image.detections
     ]
 
 
@@ -50,8 +53,8 @@ def test_every_worst_image_is_drawn_with_its_boxes(report, folder):
     album = draw_worst_images(report, folder)
     assert not album.notices
     count = 0
-    for i, model in enumerate(report['models']):
-        for a, images in enumerate(model['worst_images']):
+    for i, model in enumerate(report.models):
+        for a, images in enumerate(model.worst_images):
             drawings = album.drawings.get((i, a), [])
             assert [x.image for x in drawings] == images
             count += len(images)
@@ -72,19 +75,18 @@ def test_each_photo_is_kept_once(report, folder):
         for drawn in drawings:
             (key,) = {x.photo for x in drawn.views}
             pixel = pixels_of(photos[key])[5, 5].astype(int)
-            blue = 20 * list(wanted).index(drawn.image['id'])
+            blue = 20 * list(wanted).index(drawn.image.id)
             assert np.abs(pixel - (blue, 99, 200)).max() < 9
 
 
 def test_labels_and_descriptions(report):
     report = copy.deepcopy(report)
-    image = report['models'][0]['worst_images'][0][0]
-    image['objects'] = [
-        dict(box=[1, 2, 30, 40.25], category='<b>', found=x) for x in (True, False)
-    ]
-    image['detections'] = [
-        dict(box=[9, 9, 9, 9], category='cat', score=0.876, type=kind) for kind in ('both', None)
-    ]
+    images = report.models[0].worst_images[0]
+    images[0] = replace(
+        images[0],
+        objects=[ShownObject([1, 2, 30, 40.25], '<b>', found=x) for x in (True, False)],
+        detections=[ShownDetection([9, 9, 9, 9], 'cat', 0.876, x) for x in ('both', None)],
+    )
     drawn = draw_worst_images(report).drawings[0, 0][0]
     assert [(x.kind, x.label, x.description) for x in drawn.shapes] == [
         ('found', '', 'found: <b>'),
@@ -115,34 +117,33 @@ def test_without_a_folder(report):
 def test_images_that_cannot_be_shown(report, folder):
     report = copy.deepcopy(report)
     first, second, third, fourth, fifth, *rest = images_of(report).values()
-    (folder / first['file_name']).unlink()
-    (folder / second['file_name']).write_bytes(b'no image')
-    (folder / third['file_name']).write_bytes(b'')
-    write_image(folder / fourth['file_name'], np.zeros((100, 200, 3)))
-    for model in report['models']:
-        for image in (x for images in model['worst_images'] for x in images):
-            if image['id'] == fifth['id']:
-                image['file_name'] = None
+    (folder / first.file_name).unlink()
+    (folder / second.file_name).write_bytes(b'no image')
+    (folder / third.file_name).write_bytes(b'')
+    write_image(folder / fourth.file_name, np.zeros((100, 200, 3)))
+    for model in report.models:
+        for images in model.worst_images:
+            images[:] = [replace(x, file_name=None) if x.id == fifth.id else x for x in images]
     album = draw_worst_images(report, folder)
     assert len(album.photos) == len(rest) > 1
-    name = first['file_name']
+    name = first.file_name
     assert f"({name}): no such file in '{folder}'" in album.notices[0]
     total = len(rest) + 5
     assert any(
         x.startswith(f'2 of {total} ') and x.endswith('that can be read') for x in album.notices
     )
     assert any('height and width are not those' in x for x in album.notices)
-    assert f'image {fifth["id"]}' in ''.join(album.notices)
+    assert f'image {fifth.id}' in ''.join(album.notices)
     assert len(album.notices) == 4
-    problems = {x.image['id']: x.problem for y in album.drawings.values() for x in y}
+    problems = {x.image.id: x.problem for y in album.drawings.values() for x in y}
     assert sum(x is not None for x in problems.values()) == 5
 
 
 def test_an_image_of_unknown_size(report):
     report = copy.deepcopy(report)
-    image = report['models'][0]['worst_images'][0][0]
-    image.update(height=None, width=None, detections=[])
-    image['objects'] = [dict(box=[10, 20, 300, 100], category='x', found=False)]
+    images = report.models[0].worst_images[0]
+    objects = [ShownObject([10, 20, 300, 100], 'x', found=False)]
+    images[0] = replace(images[0], height=None, width=None, detections=[], objects=objects)
     assert draw_worst_images(report).drawings[0, 0][0].views[0].window == (0, 0, 310, 120)
 
 
@@ -178,11 +179,18 @@ def test_close_up_of_a_large_image_has_its_pixels(tmp_path):
     pixels = np.zeros((3000, 4000, 3))
     pixels[:, ::2] = 255
     write_image(tmp_path / 'large.jpg', pixels)
-    image = dict(id=1, file_name='large.jpg', height=3000, width=4000, missed=1, false=0)
-    image['objects'] = [dict(box=[3000, 2000, 8, 8], category='x', found=False)]
-    album = draw_worst_images(
-        dict(models=[dict(worst_images=[[{**image, 'detections': []}]])]), tmp_path
+    image = WorstImage(
+        missed=1,
+        false=0,
+        objects=[ShownObject([3000, 2000, 8, 8], 'x', found=False)],
+        detections=[],
+        id=1,
+        file_name='large.jpg',
+        height=3000,
+        width=4000,
     )
+    report = SimpleNamespace(models=[SimpleNamespace(worst_images=[[image]])])
+    album = draw_worst_images(report, tmp_path)
     whole, part = album.photos
     assert whole.is_reduced and (whole.width, whole.height) == (4000, 3000)
     assert max(pixels_of(whole).shape) <= 1024
@@ -199,7 +207,7 @@ def test_close_up_of_a_large_image_has_its_pixels(tmp_path):
 def test_photos_of_many_images_get_smaller(report, folder, monkeypatch):
     rng = np.random.default_rng(0)
     for image in images_of(report).values():
-        write_image(folder / image['file_name'], rng.integers(0, 256, (200, 200, 3)))
+        write_image(folder / image.file_name, rng.integers(0, 256, (200, 200, 3)))
     full = sum(len(x.uri) for x in draw_worst_images(report, folder).photos) * 3 / 4
     monkeypatch.setattr(drawing, 'PHOTO_BYTES', int(0.6 * full))
     photos = draw_worst_images(report, folder).photos

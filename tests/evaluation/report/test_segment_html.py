@@ -1,15 +1,16 @@
 """The HTML report on segmenters: numbers, n/a, hostile names, nothing loaded from outside."""
 
+from dataclasses import replace
+
 import pytest
 from html_pages import Page, check_accessible, check_self_contained, table_of
 from segment_reports import EMPTY, RANGES, interval_percent, make_segment_report, percent
 from size_reports import HOSTILE
 
-from mmbiformer.evaluation.formatting import excludes_zero
 from mmbiformer.evaluation.report.html_report import render_segment_html
 from mmbiformer.evaluation.report.size_pictures import draw_segments
+from mmbiformer.evaluation.report_data import Score
 from mmbiformer.evaluation.resampling import Bootstrap
-from mmbiformer.evaluation.segmentation.segment_report import overall_scores
 from mmbiformer.evaluation.segmentation.segment_sizes import BY_SIZE, segment_ranges
 from mmbiformer.evaluation.segmentation.segment_tables import segment_notices
 
@@ -32,25 +33,25 @@ def page(report):
     return Page(render(report))
 
 
-def cells_of(row, scores, mark_sure=False):
-    """Each score and its interval, as the page shows them; differences are signed and marked."""
+def cells_of(scores, names, mark_sure=False):
+    """Scores and their intervals, as the page shows them; differences are signed and marked."""
     cells = []
-    for score in scores:
-        bounds = row['intervals'][score]
-        mark = ' *' if mark_sure and excludes_zero(bounds) else ''
-        cells += [percent(row[score], mark_sure) + mark, interval_percent(bounds, mark_sure)]
+    for name in names:
+        score = scores[name]
+        mark = ' *' if mark_sure and score.excludes_zero else ''
+        cells += [percent(score.value, mark_sure) + mark]
+        cells += [interval_percent(score.interval, mark_sure)]
     return cells
 
 
 def test_totals(report, page):
     head, *rows = table_of(page, 'Over all sizes, percent; differences in points')
     assert head == ['model', 'mIoU', 'interval', 'mAcc', 'interval', 'aAcc', 'interval']
-    parts = {x['name']: x for x in report['models']}
     assert len(rows) == 3
-    for cells, (name, model) in zip(rows, parts.items(), strict=False):
-        assert cells == [name, *cells_of(overall_scores(model), OVERALL)]
-    (difference,) = report['differences']
-    expected = cells_of(overall_scores(difference), OVERALL, mark_sure=True)
+    for cells, model in zip(rows, report.models, strict=False):
+        assert cells == [model.name, *cells_of(model.overall, OVERALL)]
+    (difference,) = report.differences
+    expected = cells_of(difference.overall, OVERALL, mark_sure=True)
     assert rows[-1] == ['better minus plain', *expected]
     assert rows[-1][1].endswith(' *') and rows[-1][1].startswith('+')
 
@@ -61,13 +62,13 @@ def test_sizes(report, page):
     assert head[5::2] == HEADINGS
     rows = iter(rows)
     for a, size in enumerate(RANGES):
-        for i, model in enumerate(report['models']):
-            row, cells = model['sizes'][a], next(rows)
+        for i, model in enumerate(report.models):
+            row, cells = model.sizes[a], next(rows)
             if not i:
-                counts = [f'{row[key]:,}' for key in ('segments', 'images', 'pixels')]
+                counts = [f'{row.counts[key]:,}' for key in ('segments', 'images', 'pixels')]
                 assert cells[:4] == [size.name, *counts]
                 cells = cells[4:]
-            assert cells == [model['name'], *cells_of(row, BY_SIZE)]
+            assert cells == [model.name, *cells_of(row.scores, BY_SIZE)]
             if a == EMPTY:
                 assert cells[1:] == ['n/a'] * 6
     assert next(rows, None) is None
@@ -77,9 +78,9 @@ def test_differences(report, page):
     head, *rows = table_of(page, 'better minus plain, points')
     assert head[:2] == ['range', 'segments'] and head[2::2] == HEADINGS
     marks = 0
-    for a, row in enumerate(report['differences'][0]['sizes']):
-        segments = report['models'][0]['sizes'][a]['segments']
-        cells = cells_of(row, BY_SIZE, mark_sure=True)
+    for a, row in enumerate(report.differences[0].sizes):
+        segments = report.models[0].sizes[a].counts['segments']
+        cells = cells_of(row.scores, BY_SIZE, mark_sure=True)
         marks += sum('*' in x for x in cells)
         assert rows[a] == [RANGES[a].name, f'{segments:,}', *cells]
     assert 0 < marks < 3 * len(RANGES)
@@ -88,17 +89,17 @@ def test_differences(report, page):
 
 def test_classes(report, page):
     values = []
-    for model in report['models']:
-        head, *rows = table_of(page, f'IoU and recall of {model["name"]} by class')
+    for model in report.models:
+        head, *rows = table_of(page, f'IoU and recall of {model.name} by class')
         assert head == ['class', 'IoU', 'Acc', *(x.name for x in RANGES[1:])]
-        for cells, row in zip(rows, model['classes'], strict=True):
-            assert cells[:2] == [row['name'], percent(row['IoU'])]
-            sizes = row['sizes']
-            recalls = [row['Acc'], *(x['pixel_recall'] for x in sizes[1:])]
-            for cell, recall, size in zip(cells[2:], recalls, sizes, strict=True):
-                count = '' if recall is None else f' {size["segments"]}'
+        for cells, row in zip(rows, model.classes, strict=True):
+            iou, acc = (row.scores[name].value for name in ('IoU', 'Acc'))
+            assert cells[:2] == [row.name, percent(iou)]
+            recalls = [acc, *(x.scores['pixel_recall'].value for x in row.sizes[1:])]
+            for cell, recall, size in zip(cells[2:], recalls, row.sizes, strict=True):
+                count = '' if recall is None else f' {size.counts["segments"]}'
                 assert cell == percent(recall) + count
-            values += [row['IoU'], *recalls]
+            values += [iou, *recalls]
         sky, sea = rows[-2:]
         assert sky == ['sky', '0.00', *['n/a'] * len(RANGES)]
         assert sea == ['sea', *['n/a'] * (len(RANGES) + 1)]
@@ -124,12 +125,12 @@ def test_intervals_are_explained(page):
 
 
 def test_head(report, page):
-    row = report['models'][0]['sizes'][0]
+    row = report.models[0].sizes[0]
     for text in ('8 images', '3 of 5 classes', '60 resamples', MADE['date'], 'mmbiformer 1.2.3'):
         assert text in page.text
-    assert f'{row["segments"]:,} segments, ' in page.text
-    for model in report['models']:
-        assert model['path'] in page.text
+    assert f'{row.counts["segments"]:,} segments, ' in page.text
+    for model in report.models:
+        assert model.path in page.text
     assert 'in percent, as in mmseg' in page.text and '95 % intervals' in page.text
 
 
@@ -144,7 +145,7 @@ def test_notices(report, page):
     assert len(segment_notices(report)) > 4
     for notice in segment_notices(report):
         assert notices.count(notice) == 1
-    quiet = {**report, 'models': [{**x, 'notices': []} for x in report['models']]}
+    quiet = replace(report, models=[replace(x, notices=[]) for x in report.models])
     assert 'Nothing was dropped.' in Page(render(quiet)).text
 
 
@@ -171,12 +172,13 @@ def test_two_models_without_bootstrap():
 
 def test_without_segments():
     report = make_segment_report(bootstrap=Bootstrap(5))
-    for part in (*report['models'], *report['differences']):
-        overall = dict(mIoU=None, intervals=dict(mIoU=[None, None]))
-        part.get('totals', part).update(overall)
-        for row in part['sizes']:
-            row.update(dict.fromkeys(BY_SIZE), segments=0)
-            row['intervals'] = {key: [None, None] for key in BY_SIZE}
+    none = Score(None, (None, None))
+    for part in (*report.models, *report.differences):
+        part.overall.update(dict.fromkeys(OVERALL, none))
+        for row in part.sizes:
+            row.scores.update(dict.fromkeys(BY_SIZE, none))
+            if 'segments' in row.counts:
+                row.counts['segments'] = 0
     page = Page(render(report))
     for begin in ('Over all sizes', 'better minus plain'):
         shown = [cell for row in table_of(page, begin)[1:] for cell in row[1:]]

@@ -107,7 +107,7 @@ def test_zeros_in_predictions_are_reported(tmp_path):
     (notice,) = found.notices
     assert notice.startswith(f"'{pred}' has the label 0 or 255, no class, at 2 pixels")
     assert '2 pixels are predicted as no class' in str(
-        summarise(found.counts, RANGES, 'xyz', notices=found.notices)['notices']
+        summarise(found.counts, RANGES, 'xyz', notices=found.notices).notices
     )
 
 

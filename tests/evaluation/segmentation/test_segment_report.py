@@ -13,14 +13,10 @@ from segment_reports import (
     make_segment_report,
 )
 
-from mmbiformer.evaluation.detection.size_tables import range_label
+from mmbiformer.evaluation.report.report_json import report_json
+from mmbiformer.evaluation.report_data import Score
 from mmbiformer.evaluation.resampling import Bootstrap
-from mmbiformer.evaluation.segmentation.segment_report import (
-    overall_scores,
-    ranges_of,
-    segment_report,
-    summarise,
-)
+from mmbiformer.evaluation.segmentation.segment_report import segment_report, summarise
 from mmbiformer.evaluation.segmentation.segment_sizes import (
     BY_SIZE,
     score_intervals,
@@ -52,87 +48,120 @@ def without_segments():
 
 
 def test_every_model_is_summarised(folders, report):
-    assert json.loads(json.dumps(report, allow_nan=False)) == report
-    assert report['bootstrap'] == BOOTSTRAP.as_dict()
-    assert [model['name'] for model in report['models']] == list(NAMES)
-    for model, folder in zip(report['models'], folders.values(), strict=True):
-        intervals = score_intervals(folder.counts, 60, 3)
-        summary = summarise(folder.counts, RANGES, CLASSES, intervals, folder.notices)
-        assert model == dict(name=model['name'], path=f'maps/{model["name"]}', **summary)
-    scores = [model['totals']['mIoU'] for model in report['models']]
+    assert report.bootstrap == BOOTSTRAP
+    assert report.ranges == list(RANGES)
+    assert [model.name for model in report.models] == list(NAMES)
+    for model, folder in zip(report.models, folders.values(), strict=True):
+        intervals = score_intervals(folder.counts, BOOTSTRAP)
+        names = dict(name=model.name, path=f'maps/{model.name}')
+        notices = folder.notices
+        expected = summarise(folder.counts, RANGES, CLASSES, intervals, notices, **names)
+        assert model == expected
+    scores = [model.overall['mIoU'].value for model in report.models]
     assert scores == sorted(scores) and scores[0] < scores[-1]
 
 
+def test_its_json_is_plain_data(report):
+    content = report_json(report)
+    assert json.loads(json.dumps(content, allow_nan=False)) == content
+    assert list(content) == ['bootstrap', 'models', 'differences']
+    assert content['bootstrap'] == dict(num_resamples=60, seed=3, confidence=0.95, min_images=5)
+    for model, data in zip(content['models'], report.models, strict=True):
+        assert list(model) == ['name', 'path', 'totals', 'sizes', 'classes', 'notices']
+        assert list(model['totals']) == [
+            *('images', 'ignored_pixels', 'unpredicted_pixels', 'outside_segments'),
+            *('mIoU', 'mAcc', 'aAcc', 'intervals'),
+        ]
+        assert model['totals']['mIoU'] == data.overall['mIoU'].value
+        assert model['totals']['intervals'] == dict(mIoU=list(data.overall['mIoU'].interval))
+        for row, of_data, size in zip(model['sizes'], data.sizes, RANGES, strict=True):
+            assert list(row) == [
+                *('name', 'low', 'high', 'relative', 'inclusive'),
+                *('images', 'classes', 'segments', 'pixels', *BY_SIZE, 'intervals'),
+            ]
+            assert (row['name'], row['low']) == (size.name, size.low)
+            assert row['intervals']['pixel_recall'] == list(
+                of_data.scores['pixel_recall'].interval
+            )
+        assert model['sizes'][0]['high'] is None
+        assert list(model['classes'][0]) == ['name', 'IoU', 'Acc', 'predicted_pixels', 'sizes']
+        assert list(model['classes'][0]['sizes'][0]) == [
+            *('segments', 'pixels', 'pixel_recall', 'segments_found')
+        ]
+    for difference in content['differences']:
+        assert list(difference) == ['model', 'minus', 'mIoU', 'intervals', 'sizes']
+        assert list(difference['intervals']) == ['mIoU']
+        assert list(difference['sizes'][0]) == ['name', *BY_SIZE, 'intervals']
+
+
 def test_every_further_model_is_compared_with_the_first(folders, report):
-    first, *others = report['models']
-    assert len(report['differences']) == 2
-    for difference, model in zip(report['differences'], others, strict=True):
-        assert (difference['model'], difference['minus']) == (model['name'], 'plain')
-        assert difference['mIoU'] == model['totals']['mIoU'] - first['totals']['mIoU'] > 0
+    first, *others = report.models
+    assert len(report.differences) == 2
+    for difference, model in zip(report.differences, others, strict=True):
+        assert (difference.model, difference.minus) == (model.name, 'plain')
+        miou = difference.overall['mIoU']
+        assert miou.value == model.overall['mIoU'].value - first.overall['mIoU'].value > 0
         # Of the same resamples: not what two separate intervals give.
-        counts = [folders[name].counts for name in (model['name'], 'plain')]
-        paired = score_intervals(counts[0], 60, 3, counts[1])
-        assert difference['intervals'] == dict(mIoU=paired['mIoU'].tolist())
-        rows = zip(difference['sizes'], model['sizes'], first['sizes'], strict=True)
+        counts = [folders[name].counts for name in (model.name, 'plain')]
+        paired = score_intervals(counts[0], BOOTSTRAP, counts[1])
+        assert miou.interval == tuple(paired['mIoU'])
+        rows = zip(difference.sizes, model.sizes, first.sizes, strict=True)
         for a, (row, ours, theirs) in enumerate(rows):
-            assert row['name'] == ours['name']
+            assert row.size == ours.size
             for score in BY_SIZE:
                 if a == EMPTY:
-                    assert row[score] is None
+                    assert row.scores[score].value is None
                 else:
-                    assert row[score] == ours[score] - theirs[score]
-                expected = [None, None] if a >= ALONE else paired[score][a].tolist()
-                assert row['intervals'][score] == expected
+                    expected = ours.scores[score].value - theirs.scores[score].value
+                    assert row.scores[score].value == expected
+                expected = (None, None) if a >= ALONE else tuple(paired[score][a])
+                assert row.scores[score].interval == expected
 
 
 def test_a_range_that_one_image_has_is_known_without_interval(report):
-    for model in report['models']:
-        row = model['sizes'][ALONE]
-        assert (row['images'], row['segments']) == (1, 1) and row['pixel_recall'] > 0.3
-        assert set(map(tuple, row['intervals'].values())) == {(None, None)}
-        assert model['sizes'][EMPTY]['pixel_recall'] is None
+    for model in report.models:
+        row = model.sizes[ALONE]
+        assert row.counts['images'] == row.counts['segments'] == 1
+        assert row.scores['pixel_recall'].value > 0.3
+        assert {score.interval for score in row.scores.values()} == {(None, None)}
+        assert model.sizes[EMPTY].scores['pixel_recall'].value is None
 
 
 def test_without_bootstrap(without_bootstrap):
     report = without_bootstrap
-    assert report['bootstrap'] is None and report['differences'] == []
-    (model,) = report['models']
+    assert report.bootstrap is None and report.differences == []
+    (difference,) = make_segment_report().differences
+    assert difference.overall['mIoU'].value > 0
+    for part in (*report.models, difference):
+        scores = [*part.overall.values(), *(x for row in part.sizes for x in row.scores.values())]
+        assert all(score.interval is None for score in scores)
+    (model,) = report_json(report)['models']
     assert all(x['intervals'] == {} for x in (model['totals'], *model['sizes']))
-    differences = make_segment_report()['differences'][0]
-    assert differences['intervals'] == differences['sizes'][0]['intervals'] == {}
-    assert differences['mIoU'] > 0
+    (difference,) = report_json(make_segment_report())['differences']
+    assert difference['intervals'] == difference['sizes'][0]['intervals'] == {}
 
 
 def test_without_segments(without_segments):
-    for part in (*without_segments['models'], *without_segments['differences']):
-        scores = overall_scores(part)
-        assert [scores[name] for name in ('mIoU', 'mAcc', 'aAcc')] == [None] * 3
-        assert set(map(tuple, scores['intervals'].values())) == {(None, None)}
-        assert all(row[score] is None for row in part['sizes'] for score in BY_SIZE)
+    for part in (*without_segments.models, *without_segments.differences):
+        assert list(part.overall) == ['mIoU', 'mAcc', 'aAcc']
+        scores = [*part.overall.values(), *(x for row in part.sizes for x in row.scores.values())]
+        assert set(scores) == {Score(None, (None, None))}
 
 
-def test_overall_scores(report, without_bootstrap):
-    model, difference = report['models'][1], report['differences'][0]
-    scores = overall_scores(model)
-    totals, row = model['totals'], model['sizes'][0]
-    assert {name: scores[name] for name in ('mIoU', 'mAcc', 'aAcc')} == {
-        name: totals[name] for name in ('mIoU', 'mAcc', 'aAcc')
-    }
-    assert scores['intervals'] == dict(
-        mIoU=totals['intervals']['mIoU'],
-        mAcc=row['intervals']['class_recall'],
-        aAcc=row['intervals']['pixel_recall'],
-    )
-    found, first = overall_scores(difference), overall_scores(report['models'][0])
-    for name in ('mIoU', 'mAcc', 'aAcc'):
-        assert found[name] == pytest.approx(scores[name] - first[name])
-        low, high = found['intervals'][name]
-        assert low <= found[name] <= high
-    assert overall_scores(without_bootstrap['models'][0])['intervals'] == {}
+def test_overall_scores(report):
+    model, difference = report.models[1], report.differences[0]
+    recalls = model.sizes[0].scores
+    assert model.overall['mAcc'] == recalls['class_recall']
+    assert model.overall['aAcc'] == recalls['pixel_recall']
+    for name, score in difference.overall.items():
+        values = [x.overall[name].value for x in (model, report.models[0])]
+        assert score.value == pytest.approx(values[0] - values[1])
+        low, high = score.interval
+        assert low <= score.value <= high
 
 
 def test_ranges_are_labelled_as_those_of_objects(report):
-    assert [range_label(x) for x in ranges_of(report)] == [x.name for x in RANGES]
+    assert [x.label for x in report.ranges] == [x.name for x in RANGES]
     ranges = segment_ranges('relative_area', {'few': (0, 0.01), 'rest': (0.01, float('inf'))})
-    labels = [range_label(x) for x in ranges_of(make_segment_report(('x',), ranges))]
+    labels = [x.label for x in make_segment_report(('x',), ranges).ranges]
     assert labels == ['all', 'few (0-10% of side)', 'rest (10%+ of side)']

@@ -1,7 +1,7 @@
 """Segments and their scores: by hand, against plain Python, and against mmseg's IoU."""
 
 import pickle
-from math import inf, nan
+from math import nan
 
 import numpy as np
 import pytest
@@ -9,11 +9,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from mmseg.evaluation import IoUMetric
+from segment_maps import IGNORED, RANGES, count, one, parse
 
+from mmbiformer.evaluation.resampling import Bootstrap, draw_weights
 from mmbiformer.evaluation.segmentation.segment_sizes import (
     BY_SIZE,
     SegmentCounts,
-    count_segments,
     find_segments,
     score_intervals,
     scores,
@@ -21,22 +22,6 @@ from mmbiformer.evaluation.segmentation.segment_sizes import (
 )
 
 SCORES = ('mIoU', *BY_SIZE)
-# From 1 to below 4 pixels, to below 9, and none so large.
-RANGES = segment_ranges('area', {'1-4': (1, 4), '4-9': (4, 9), '100+': (100, inf)})
-IGNORED = 255
-
-
-def parse(*rows):
-    """A label map: digits are classes, dots are ignored."""
-    return np.array([[IGNORED if x == '.' else int(x) for x in row] for row in rows], np.uint8)
-
-
-def count(prediction, labels, ranges=RANGES, num_classes=4, ignore_index=IGNORED):
-    return count_segments(prediction, find_segments(labels, num_classes, ignore_index), ranges)
-
-
-def one(counts):
-    return SegmentCounts.stack([counts])
 
 
 def score(counts):
@@ -294,8 +279,6 @@ def test_weights_repeat_images():
 
 def resampled(counts, num_resamples, seed):
     """The scores of each resample, one by one, with the draws of the bootstrap."""
-    from mmbiformer.evaluation.resampling import draw_weights
-
     draws = []
     for times in draw_weights(len(counts.ignored), num_resamples, seed).T:
         rows = np.repeat(np.arange(len(times)), times)
@@ -313,8 +296,9 @@ def test_intervals_are_percentiles_of_resamples_around_the_estimate():
     counts, reference = random_counts(3), random_counts(3, noise=0.5)
     num_resamples = 150  # more than are drawn at a time
     ours, theirs = (resampled(x, num_resamples, 7) for x in (counts, reference))
-    found = score_intervals(counts, num_resamples, 7)
-    paired = score_intervals(counts, num_resamples, 7, reference)
+    bootstrap = Bootstrap(num_resamples, 7)
+    found = score_intervals(counts, bootstrap)
+    paired = score_intervals(counts, bootstrap, reference)
     for name in SCORES:
         own, other = (scores(x.total())[name] for x in (counts, reference))
         expected = percentiles(ours[name], own).clip(0, 1)
@@ -324,13 +308,14 @@ def test_intervals_are_percentiles_of_resamples_around_the_estimate():
         expected = np.stack(list(both))
         expected = np.stack([expected[..., 0].min(0), expected[..., 1].max(0)], -1).clip(-1, 1)
         np.testing.assert_allclose(paired[name], expected, rtol=1e-9, atol=1e-12)
+    other = score_intervals(counts, Bootstrap(num_resamples, 8))
     assert found['mIoU'].shape == (2,) and found['pixel_recall'].shape == (4, 2)
-    assert (found['pixel_recall'][0] != score_intervals(counts, 150, 8)['pixel_recall'][0]).any()
+    assert (found['pixel_recall'][0] != other['pixel_recall'][0]).any()
 
 
 def test_a_model_does_not_differ_from_itself():
     counts = random_counts(4)
-    intervals = score_intervals(counts, 50, 0, reference=counts)
+    intervals = score_intervals(counts, Bootstrap(50), reference=counts)
     assert not intervals['mIoU'].any() and not intervals['pixel_recall'][0].any()
 
 
@@ -338,13 +323,13 @@ def test_intervals_need_five_images():
     labels = parse('11', '11')
     small = parse('1.', '..')
     counts = SegmentCounts.stack([count(x, x) for x in (*[labels] * 5, small)])
-    intervals = score_intervals(counts, 20, 0)
+    intervals = score_intervals(counts, Bootstrap(20))
     for name in BY_SIZE:
         assert np.isnan(intervals[name]).all(axis=1).tolist() == [False, True, False, True]
     four = SegmentCounts.stack([count(labels, labels)] * 4)
-    assert all(np.isnan(bounds).all() for bounds in score_intervals(four, 20, 0).values())
+    assert all(np.isnan(bounds).all() for bounds in score_intervals(four, Bootstrap(20)).values())
 
 
 def test_other_ground_truth_cannot_be_compared():
     with pytest.raises(ValueError, match='another ground truth'):
-        score_intervals(random_counts(0), 10, 0, reference=random_counts(1))
+        score_intervals(random_counts(0), Bootstrap(10), reference=random_counts(1))

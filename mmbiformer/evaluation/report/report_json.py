@@ -1,0 +1,124 @@
+"""Reports in types of JSON: the one place that knows the keys of the files."""
+
+from dataclasses import asdict
+from math import isinf
+
+from ..report_data import (
+    ClassRows,
+    DetectionReport,
+    Detector,
+    Difference,
+    ErrorCost,
+    Model,
+    Report,
+    Score,
+    SizeRow,
+)
+from ..sizes import SizeRange
+
+
+def report_json(report: Report) -> dict:
+    """What ``size_ap.json`` has of a report on detectors, ``segment_sizes.json`` of segmenters.
+
+    Scores are numbers under their own names; ``intervals`` beside them has [low, high] of each.
+    Without a bootstrap it is empty, and in reports on detectors not there.
+    """
+    bootstrap = report.bootstrap and asdict(report.bootstrap)
+    if isinstance(report, DetectionReport):
+        return dict(
+            iou_type=report.iou_type,
+            ground_truth=asdict(report.ground_truth),
+            ranges=[dict(_range(x), is_coco=x.is_coco) for x in report.ranges],
+            bootstrap=bootstrap,
+            models=[_detector(x) for x in report.models],
+            differences=[
+                dict(model=x.model, minus=x.minus, sizes=[_row(row) for row in x.sizes])
+                for x in report.differences
+            ],
+        )
+    return dict(
+        bootstrap=bootstrap,
+        models=[_segmenter(x) for x in report.models],
+        differences=[
+            dict(
+                model=x.model,
+                minus=x.minus,
+                mIoU=x.overall['mIoU'].value,
+                intervals=_intervals_of_miou(x),
+                sizes=[dict(_row(row), intervals=_intervals(row.scores)) for row in x.sizes],
+            )
+            for x in report.differences
+        ],
+    )
+
+
+def _detector(model: Detector) -> dict:
+    return dict(
+        name=model.name,
+        path=model.path,
+        **model.counts,
+        notices=model.notices,
+        coco=_values(model.overall),
+        best_threshold=model.best_threshold,
+        best_f1=model.best_f1,
+        sizes=[
+            _row(row, errors={kind: _error(x) for kind, x in row.errors.items()})
+            for row in model.sizes
+        ],
+        categories=[_class(x) for x in model.classes],
+        worst_images=[[asdict(x) for x in images] for images in model.worst_images],
+    )
+
+
+def _segmenter(model: Model) -> dict:
+    overall = dict(_values(model.overall), intervals=_intervals_of_miou(model))
+    return dict(
+        name=model.name,
+        path=model.path,
+        totals=dict(model.counts, **overall),
+        sizes=[
+            dict(_range(row.size), inclusive=row.size.inclusive)
+            | dict(_row(row), intervals=_intervals(row.scores))
+            for row in model.sizes
+        ],
+        classes=[_class(x) for x in model.classes],
+        notices=model.notices,
+    )
+
+
+def _row(row: SizeRow, **further: object) -> dict:
+    content = dict(name=row.size.name, **row.counts, **_values(row.scores), **further)
+    intervals = _intervals(row.scores)
+    return dict(content, intervals=intervals) if intervals else content
+
+
+def _class(rows: ClassRows) -> dict:
+    """A class of detectors has one score in a range, whose interval needs no name."""
+    sizes = [dict(row.counts, **_values(row.scores)) for row in rows.sizes]
+    for cell, row in zip(sizes, rows.sizes, strict=True):
+        for interval in _intervals(row.scores).values():
+            cell['interval'] = interval
+    return dict(name=rows.name, **_values(rows.scores), **rows.counts, sizes=sizes)
+
+
+def _intervals_of_miou(part: Model | Difference) -> dict:
+    """Those of mAcc and aAcc are with the recalls over all sizes, which they are."""
+    return _intervals(dict(mIoU=part.overall['mIoU']))
+
+
+def _error(error: ErrorCost) -> dict:
+    count = {} if error.count is None else dict(count=error.count)
+    return dict(cost=error.cost, **count)
+
+
+def _range(size: SizeRange) -> dict:
+    high = None if isinf(size.high) else size.high
+    return dict(name=size.name, low=size.low, high=high, relative=size.relative)
+
+
+def _values(scores: dict[str, Score]) -> dict:
+    return {name: x.value for name, x in scores.items()}
+
+
+def _intervals(scores: dict[str, Score]) -> dict:
+    return {name: list(x.interval) for name, x in scores.items() if x.interval}
