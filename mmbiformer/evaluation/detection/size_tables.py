@@ -52,7 +52,7 @@ def _format_model(model: Detector) -> str:
         costs = [points(row.errors[kind].cost) for kind in TYPES]
         cells = [with_interval(ap), *(points(x.value) for x in others), *costs]
         table.append([row.size.label, f'{row.counts["num_objects"]:,}', *cells])
-    head = ['range', 'objects', 'AP', 'AP50', 'AP75', 'AR', *SHORT_TYPES.values()]
+    head = ['range', 'objects', *model.sizes[0].scores, *SHORT_TYPES.values()]
     return '\n'.join([f'{model.name} ({model.path})', *lines, format_table(head, table)])
 
 
