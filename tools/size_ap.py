@@ -52,11 +52,11 @@ def main() -> None:
         raise UserError(f"--images '{args.images}' is no folder: check the path")
     annotations, results, images, classes = args.ann, args.results, args.images, None
     if args.config:
-        found = run_detector(args)
-        args.iou_type = args.iou_type or ('segm' if 'segm' in found.detections else 'bbox')
-        chosen = found.detections[args.iou_type]
-        annotations, results, images = found.annotations, [chosen], found.images
-        classes = found.classes
+        written = run_detector(args)
+        args.iou_type = args.iou_type or ('segm' if 'segm' in written.detections else 'bbox')
+        chosen = written.detections[args.iou_type]
+        annotations, results, images = written.annotations, [chosen], written.images
+        classes = written.classes
     report = judge_files(
         annotations,
         name_results(results),

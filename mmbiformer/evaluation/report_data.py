@@ -5,9 +5,11 @@ list called ``sizes`` has a row for each range of the report. ``report/report_js
 the files call all of this.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from math import isnan
+
+import numpy as np
 
 from .resampling import Bootstrap
 from .sizes import SizeRange
@@ -41,7 +43,7 @@ class Score:
 
     @property
     def excludes_zero(self) -> bool:
-        """Whether all of the interval lies on one side of 0."""
+        """Whether the interval is all above or all below 0."""
         if self.interval is None or None in self.interval:
             return False
         low, high = self.interval
@@ -116,6 +118,30 @@ class Difference:
     minus: str
     sizes: list[SizeRow]
     overall: dict[str, Score] = field(default_factory=dict)
+
+
+def subtract(
+    first: Model, other: Model, names: Iterable[str], intervals: dict[str, np.ndarray] | None
+) -> list[SizeRow]:
+    """Scores of a model minus those of the first, in each range.
+
+    Args:
+        first, other (Model): On the same ground truth.
+        names (Iterable[str]): Of the scores.
+        intervals (dict | None): name -> low and high of the difference in each range, (A, 2).
+    """
+    return [
+        SizeRow(
+            size=theirs.size,
+            scores={
+                name: ours.scores[name].minus(
+                    theirs.scores[name], intervals and intervals[name][a]
+                )
+                for name in names
+            },
+        )
+        for a, (theirs, ours) in enumerate(zip(first.sizes, other.sizes, strict=True))
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -63,7 +63,7 @@ class Curve:
     """Where a precision-recall curve can change, at one IoU threshold in one size range.
 
     A resample changes how often a detection counts, and neither the order of the detections nor
-    what they match. Hence this is found once, and only sums of weights are left to each resample.
+    what they match. Hence this is computed once, and only sums of weights are left to each one.
     A detection whose own size is in the range is a false positive unless it matches something, so
     false positives are counted as the detections in the range less the matched ones of them.
 

@@ -175,24 +175,23 @@ def ground_truth_of(
 
 
 def _notices(ground_truth: GroundTruth, content: dict, records: list[dict]) -> list[str]:
-    notices = []
-    if ground_truth.crowd.any():
-        notices.append(
-            f'{ground_truth.crowd.sum():,} crowd regions are no objects to be found; detections '
-            'on them count neither way'
-        )
-    empty = (ground_truth.boxes[:, 2:] <= 0).any(axis=1).sum()
-    if empty:
-        notices.append(f'{empty:,} objects have a box without area, and cannot be found')
-    dropped = len(content['annotations']) - len(records)
-    if dropped:
-        notices.append(f'{dropped:,} annotations of other categories are left out')
-    flagged = sum(bool(x.get('ignore')) and not x.get('iscrowd') for x in records)
-    if flagged:
-        notices.append(
-            f"{flagged:,} objects have the flag ignore, which COCO's evaluation knows nothing of: "
-            'they count'
-        )
+    num_crowds = ground_truth.crowd.sum()
+    num_empty = (ground_truth.boxes[:, 2:] <= 0).any(axis=1).sum()
+    num_dropped = len(content['annotations']) - len(records)
+    num_flagged = sum(bool(x.get('ignore')) and not x.get('iscrowd') for x in records)
+    facts = [
+        (
+            num_crowds,
+            'crowd regions are no objects to be found; detections on them count neither way',
+        ),
+        (num_empty, 'objects have a box without area, and cannot be found'),
+        (num_dropped, 'annotations of other categories are left out'),
+        (
+            num_flagged,
+            "objects have the flag ignore, which COCO's evaluation knows nothing of: they count",
+        ),
+    ]
+    notices = [f'{count:,} {fact}' for count, fact in facts if count]
     if any(x['id'] == 0 for x in records):
         notices.append(
             'an annotation has the id 0, which pycocotools takes for "not matched" and never '

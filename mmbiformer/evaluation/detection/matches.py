@@ -48,14 +48,7 @@ def matched_objects(matches: Matches, size: int) -> np.ndarray:
 
 @dataclass
 class _Group:
-    """The records of an image and a category in which something can match.
-
-    Attributes:
-        detections (np.ndarray): Positions of m detections that match at some threshold, by
-            falling score.
-        objects (np.ndarray): Positions of n objects.
-        ious (np.ndarray): (m, n).
-    """
+    """An image and a category: m detections that can match, n objects, their IoU (m, n)."""
 
     detections: np.ndarray
     objects: np.ndarray

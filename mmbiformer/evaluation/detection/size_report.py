@@ -20,6 +20,7 @@ from ..report_data import (
     Score,
     SizeRow,
     known,
+    subtract,
 )
 from ..resampling import Bootstrap, intervals, weigh_images
 from ..sizes import SizeRange
@@ -52,20 +53,17 @@ def size_report(
         progress (bool): Show bars.
     """
     weights = weigh_images(len(ground_truth.image_ids), bootstrap) if bootstrap else None
-    detectors, resampled = [], []
+    detectors = []
     for name, detections in models.items():
         if progress:
             tqdm.write(f'evaluating {name}: {len(detections.scores):,} detections')
         evaluation = evaluate(ground_truth, detections, ranges, iou_type)
-        detector, ap = _judge(name, evaluation, weights, progress)
-        detectors.append(detector)
-        resampled.append(ap)
-    further = zip(detectors[1:], resampled[1:], strict=True)
+        detectors.append(_judge(name, evaluation, weights, progress))
     return DetectionReport(
         ranges=list(evaluation.ranges),
         bootstrap=bootstrap,
-        models=detectors,
-        differences=[_difference(detectors[0], resampled[0], *x) for x in further],
+        models=[x.detector for x in detectors],
+        differences=[_difference(detectors[0], x) for x in detectors[1:]],
         iou_type=iou_type,
         ground_truth=GroundTruthFacts(
             path=ground_truth.path,
@@ -78,31 +76,33 @@ def size_report(
 
 
 @dataclass(frozen=True)
-class _Resampled:
-    """AP of all images and of resamples, (3, A, 1 + W), and images with objects, (A, )."""
+class _Comparable:
+    """A detector, and where there is a bootstrap what it is compared by.
 
-    ap: np.ndarray
-    num_images: np.ndarray
+    That is its AP of all images and of resamples, (3, A, 1 + W), and in how many images each range
+    has objects, (A, ).
+    """
+
+    detector: Detector
+    ap: np.ndarray | None
+    num_images: np.ndarray | None
 
 
 def _judge(
     name: str, evaluation: SizeEvaluation, weights: np.ndarray | None, progress: bool
-) -> tuple[Detector, _Resampled | None]:
-    """What is said of one model, and what it is compared by."""
+) -> _Comparable:
     # Without resamples only the errors need matches, and those at 0.5.
     thresholds = (0.5,) if weights is None else tuple(IOU_THRESHOLDS)
     matches = match(evaluation, thresholds, progress)
     errors = analyse_errors(evaluation, matches)
     threshold, f1 = best_threshold(evaluation, matches)
     num_categories, num_ranges = evaluation.num_objects.shape
-    resampled = None
-    bounds = np.full((len(KINDS), num_ranges), None)
-    category_bounds = np.full((num_ranges, num_categories), None)
+    resampled = in_range = bounds = category_bounds = None
     if weights is not None:
         by_category = weighted_ap(evaluation, matches, weights, progress)
         in_range, in_category = _num_images(evaluation)
-        resampled = _Resampled(mean_ap(by_category), in_range)
-        bounds = intervals(resampled.ap, in_range)
+        resampled = mean_ap(by_category)
+        bounds = dict(zip(KINDS, intervals(resampled, in_range), strict=True))
         category_bounds = intervals(by_category[0], in_category)
     detector = Detector(
         name=name,
@@ -110,22 +110,22 @@ def _judge(
         notices=detection_notices(evaluation),
         overall={key: Score.of(x) for key, x in coco_summary(evaluation).items()},
         counts=dict(num_detections=len(evaluation.detections.scores)),
-        sizes=[_row(evaluation, errors, a, bounds[:, a]) for a in range(num_ranges)],
-        classes=[_category(evaluation, k, category_bounds[:, k]) for k in range(num_categories)],
+        sizes=[_row(evaluation, errors, a, bounds) for a in range(num_ranges)],
+        classes=[_category(evaluation, k, category_bounds) for k in range(num_categories)],
         best_threshold=threshold,
         best_f1=f1,
         worst_images=worst_images(evaluation, matches, errors, threshold),
     )
-    return detector, resampled
+    return _Comparable(detector, resampled, in_range)
 
 
 def _row(
-    evaluation: SizeEvaluation, errors: ErrorAnalysis, a: int, bounds: Sequence
+    evaluation: SizeEvaluation, errors: ErrorAnalysis, a: int, bounds: dict | None
 ) -> DetectorRow:
-    """One range; ``bounds`` are of each of ``KINDS``."""
+    """One range; ``bounds`` map ``KINDS`` to low and high of each range, (A, 2)."""
     ap = evaluation.average_precision
-    values = ap(a), ap(a, 0.5), ap(a, 0.75)
-    scores = {kind: Score.of(*x) for kind, *x in zip(KINDS, values, bounds, strict=True)}
+    values = dict(zip(KINDS, (ap(a), ap(a, 0.5), ap(a, 0.75)), strict=True))
+    scores = {kind: Score.of(x, bounds and bounds[kind][a]) for kind, x in values.items()}
     counts = {kind: int(x[a]) for kind, x in errors.counts.items()}
     return DetectorRow(
         size=evaluation.ranges[a],
@@ -138,11 +138,12 @@ def _row(
     )
 
 
-def _category(evaluation: SizeEvaluation, k: int, bounds: Sequence) -> ClassRows:
-    """One category; ``bounds`` are of each range."""
+def _category(evaluation: SizeEvaluation, k: int, bounds: np.ndarray | None) -> ClassRows:
+    """One category; ``bounds`` are low and high of AP, (A, K, 2)."""
     sizes = []
     for a, size in enumerate(evaluation.ranges):
-        ap = Score.of(evaluation.average_precision(a, category=k), bounds[a])
+        ends = None if bounds is None else bounds[a, k]
+        ap = Score.of(evaluation.average_precision(a, category=k), ends)
         num_objects = int(evaluation.num_objects[k, a])
         sizes.append(SizeRow(size, dict(AP=ap), dict(num_objects=num_objects)))
     return ClassRows(evaluation.ground_truth.category_names[k], sizes)
@@ -161,19 +162,11 @@ def _num_images(evaluation: SizeEvaluation) -> tuple[np.ndarray, np.ndarray]:
     return of_range, of_category
 
 
-def _difference(
-    first: Detector,
-    first_resampled: _Resampled | None,
-    other: Detector,
-    resampled: _Resampled | None,
-) -> Difference:
+def _difference(first: _Comparable, other: _Comparable) -> Difference:
     """AP of a model minus that of the first, on the same resamples."""
-    bounds = np.full((len(KINDS), len(first.sizes)), None)
-    if resampled:
-        bounds = intervals(resampled.ap - first_resampled.ap, resampled.num_images, True)
-    sizes = []
-    for a, (theirs, ours) in enumerate(zip(first.sizes, other.sizes, strict=True)):
-        pairs = [(ours.scores[kind], theirs.scores[kind]) for kind in KINDS]
-        scores = [x.minus(y, ends) for (x, y), ends in zip(pairs, bounds[:, a], strict=True)]
-        sizes.append(SizeRow(theirs.size, dict(zip(KINDS, scores, strict=True))))
-    return Difference(other.name, first.name, sizes)
+    bounds = None
+    if other.ap is not None:
+        ends = intervals(other.ap - first.ap, other.num_images, is_difference=True)
+        bounds = dict(zip(KINDS, ends, strict=True))
+    rows = subtract(first.detector, other.detector, KINDS, bounds)
+    return Difference(other.detector.name, first.detector.name, rows)

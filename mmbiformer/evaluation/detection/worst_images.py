@@ -11,6 +11,9 @@ from .coco_eval import SizeEvaluation
 from .matches import Matches, matched_objects
 from .tide import FALSE_TYPES, ErrorAnalysis
 
+# What is taken over from the annotations.
+_FACTS = ('id', 'file_name', 'height', 'width')
+
 
 def best_threshold(evaluation: SizeEvaluation, matches: Matches) -> tuple[float, float]:
     """The score at which F1 over all sizes and categories is best, and that F1; else 0 and 0."""
@@ -76,9 +79,6 @@ def worst_images(
             ]
         )
     return worst
-
-
-_FACTS = ('id', 'file_name', 'height', 'width')
 
 
 def _objects(

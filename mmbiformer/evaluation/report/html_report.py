@@ -61,23 +61,21 @@ def render_html(
         errors=f'Costs of the types of error of {names} in each range; values in the table below',
         differences='Differences in AP in each size range; values in the table below',
     )
-    return (
-        _environment(decimals=1)
-        .get_template(TEMPLATE)
-        .render(
-            report=report,
-            title=title,
-            made=made,
-            noun=dict(bbox='box', segm='mask')[report.iou_type],
-            kinds=list(KINDS),
-            types=TYPES,
-            summaries=SUMMARIES,
-            highest_cost=_highest_cost(report),
-            findings=findings(report),
-            notices=all_notices(report) + album.notices,
-            pictures={key: as_picture(figure, alts[key]) for key, figure in figures.items()},
-            album=album,
-        )
+    return _render(
+        TEMPLATE,
+        decimals=1,
+        report=report,
+        title=title,
+        made=made,
+        noun=dict(bbox='box', segm='mask')[report.iou_type],
+        kinds=list(KINDS),
+        types=TYPES,
+        summaries=SUMMARIES,
+        highest_cost=_highest_cost(report),
+        findings=findings(report),
+        notices=all_notices(report) + album.notices,
+        pictures={key: as_picture(figure, alts[key]) for key, figure in figures.items()},
+        album=album,
     )
 
 
@@ -90,27 +88,25 @@ def render_segment_html(report: Report, figure: Figure, made: dict) -> str:
         made (dict): How it was made: command (may be None), date and version.
     """
     names = ' and '.join(model.name for model in report.models)
-    return (
-        _environment(decimals=DECIMALS)
-        .get_template(SEGMENT_TEMPLATE)
-        .render(
-            report=report,
-            title='Segmentation across segment sizes',
-            made=made,
-            kinds=list(BY_SIZE),
-            overall=['mIoU', 'mAcc', 'aAcc'],
-            notices=segment_notices(report),
-            picture=as_picture(
-                figure,
-                f'Pixel recall and segments found of {names} in each size range, and numbers of '
-                'segments; values in the table below',
-            ),
-        )
+    alt = (
+        f'Pixel recall and segments found of {names} in each size range, and numbers of '
+        'segments; values in the table below'
+    )
+    return _render(
+        SEGMENT_TEMPLATE,
+        decimals=DECIMALS,
+        report=report,
+        title='Segmentation across segment sizes',
+        made=made,
+        kinds=list(BY_SIZE),
+        overall=['mIoU', 'mAcc', 'aAcc'],
+        notices=segment_notices(report),
+        picture=as_picture(figure, alt),
     )
 
 
-def _environment(decimals: int) -> Environment:
-    """Of templates that show scores with so many decimals."""
+def _render(template: str, decimals: int, **content: object) -> str:
+    """Fill a template; scores are shown with so many decimals."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -124,7 +120,7 @@ def _environment(decimals: int) -> Environment:
         count=lambda number: f'{number:,}',
         short=lambda number: f'{number:.4g}',
     )
-    return environment
+    return environment.get_template(template).render(**content)
 
 
 def _highest_cost(report: DetectionReport) -> float:

@@ -23,32 +23,20 @@ def report_json(report: Report) -> dict:
     Scores are numbers under their own names; ``intervals`` beside them has [low, high] of each.
     Without a bootstrap it is empty, and in reports on detectors not there.
     """
-    bootstrap = report.bootstrap and asdict(report.bootstrap)
-    if isinstance(report, DetectionReport):
-        return dict(
-            iou_type=report.iou_type,
-            ground_truth=asdict(report.ground_truth),
-            ranges=[dict(_range(x), is_coco=x.is_coco) for x in report.ranges],
-            bootstrap=bootstrap,
-            models=[_detector(x) for x in report.models],
-            differences=[
-                dict(model=x.model, minus=x.minus, sizes=[_row(row) for row in x.sizes])
-                for x in report.differences
-            ],
-        )
+    is_detection = isinstance(report, DetectionReport)
+    models = [_detector(x) if is_detection else _segmenter(x) for x in report.models]
+    content = dict(
+        bootstrap=report.bootstrap and asdict(report.bootstrap),
+        models=models,
+        differences=[_difference(x) for x in report.differences],
+    )
+    if not is_detection:
+        return content
     return dict(
-        bootstrap=bootstrap,
-        models=[_segmenter(x) for x in report.models],
-        differences=[
-            dict(
-                model=x.model,
-                minus=x.minus,
-                mIoU=x.overall['mIoU'].value,
-                intervals=_intervals_of_miou(x),
-                sizes=[dict(_row(row), intervals=_intervals(row.scores)) for row in x.sizes],
-            )
-            for x in report.differences
-        ],
+        iou_type=report.iou_type,
+        ground_truth=asdict(report.ground_truth),
+        ranges=[dict(_range(x), is_coco=x.is_coco) for x in report.ranges],
+        **content,
     )
 
 
@@ -71,14 +59,15 @@ def _detector(model: Detector) -> dict:
 
 
 def _segmenter(model: Model) -> dict:
-    overall = dict(_values(model.overall), intervals=_intervals_of_miou(model))
+    # Intervals of mAcc and aAcc are with the recalls over all sizes, which these two are.
+    overall = dict(_values(model.overall), intervals=_intervals(dict(mIoU=model.overall['mIoU'])))
     return dict(
         name=model.name,
         path=model.path,
         totals=dict(model.counts, **overall),
         sizes=[
             dict(_range(row.size), inclusive=row.size.inclusive)
-            | dict(_row(row), intervals=_intervals(row.scores))
+            | _row(row, intervals=_intervals(row.scores))
             for row in model.sizes
         ],
         classes=[_class(x) for x in model.classes],
@@ -86,10 +75,19 @@ def _segmenter(model: Model) -> dict:
     )
 
 
+def _difference(difference: Difference) -> dict:
+    names = dict(model=difference.model, minus=difference.minus)
+    if not difference.overall:
+        return dict(names, sizes=[_row(row) for row in difference.sizes])
+    miou = dict(mIoU=difference.overall['mIoU'])
+    sizes = [_row(row, intervals=_intervals(row.scores)) for row in difference.sizes]
+    return dict(names, **_values(miou), intervals=_intervals(miou), sizes=sizes)
+
+
 def _row(row: SizeRow, **further: object) -> dict:
     content = dict(name=row.size.name, **row.counts, **_values(row.scores), **further)
     intervals = _intervals(row.scores)
-    return dict(content, intervals=intervals) if intervals else content
+    return content | dict(intervals=intervals) if intervals else content
 
 
 def _class(rows: ClassRows) -> dict:
@@ -99,11 +97,6 @@ def _class(rows: ClassRows) -> dict:
         for interval in _intervals(row.scores).values():
             cell['interval'] = interval
     return dict(name=rows.name, **_values(rows.scores), **rows.counts, sizes=sizes)
-
-
-def _intervals_of_miou(part: Model | Difference) -> dict:
-    """Those of mAcc and aAcc are with the recalls over all sizes, which they are."""
-    return _intervals(dict(mIoU=part.overall['mIoU']))
 
 
 def _error(error: ErrorCost) -> dict:

@@ -4,10 +4,11 @@ Letters: I images, K classes, A size ranges, of which the first has all sizes.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from ..report_data import ClassRows, Difference, Model, Report, Score, SizeRow
+from ..report_data import ClassRows, Difference, Model, Report, Score, SizeRow, subtract
 from ..resampling import Bootstrap
 from ..sizes import SizeRange
 from .segment_files import FolderCounts
@@ -32,26 +33,17 @@ def segment_report(
     first, *_ = folders.values()
     for name, folder in folders.items():
         intervals = score_intervals(folder.counts, bootstrap) if bootstrap else None
-        notices = folder.notices
-        summary = summarise(
-            folder.counts, ranges, class_names, intervals, notices, name=name, path=folder.path
-        )
-        models.append(summary)
+        summary = summarise(folder.counts, ranges, class_names, intervals, folder.notices)
+        models.append(replace(summary, name=name, path=folder.path))
         if folder is not first:
             paired = score_intervals(folder.counts, bootstrap, first.counts) if bootstrap else None
-            differences.append(_difference(models[0], summary, paired))
+            differences.append(_difference(models[0], models[-1], paired))
     return Report(ranges=list(ranges), bootstrap=bootstrap, models=models, differences=differences)
 
 
 def _difference(first: Model, other: Model, intervals: dict | None) -> Difference:
     """Scores of a model minus those of the first, with the intervals of these differences."""
-    sizes = []
-    for a, (theirs, ours) in enumerate(zip(first.sizes, other.sizes, strict=True)):
-        scores = {
-            name: ours.scores[name].minus(theirs.scores[name], intervals and intervals[name][a])
-            for name in BY_SIZE
-        }
-        sizes.append(SizeRow(theirs.size, scores))
+    sizes = subtract(first, other, BY_SIZE, intervals)
     bounds = intervals and intervals['mIoU']
     miou = other.overall['mIoU'].minus(first.overall['mIoU'], bounds)
     return Difference(other.name, first.name, sizes, _overall(miou, sizes[0]))
@@ -63,10 +55,8 @@ def summarise(
     class_names: Sequence[str],
     intervals: dict[str, np.ndarray] | None = None,
     notices: Sequence[str] = (),
-    name: str = '',
-    path: str = '',
 ) -> Model:
-    """Everything that a table or report shows of one segmenter.
+    """Everything that a table or report shows of one segmenter but its name and path.
 
     Args:
         counts (SegmentCounts): Stacked, (I, ...).
@@ -74,7 +64,6 @@ def summarise(
         class_names (Sequence[str]): K names.
         intervals (dict, optional): What :func:`score_intervals` returned.
         notices (Sequence[str]): Further ones, put before those that the counts give.
-        name, path (str): Of the segmenter, where there are others beside it.
     """
     total, images = counts.total(), images_by_size(counts)
     values = scores(total)
@@ -109,8 +98,8 @@ def summarise(
             ClassRows(class_name, rows, overall, dict(predicted_pixels=int(total.predicted[k])))
         )
     return Model(
-        name=name,
-        path=path,
+        name='',
+        path='',
         notices=[*notices, *_notices(total)],
         overall=_overall(score('mIoU'), sizes[0]),
         counts=dict(

@@ -170,7 +170,7 @@ def count_segments(
     hits = np.bincount(
         segments.numbers[prediction == labels], minlength=len(segments.classes) + 1
     )[1:]
-    found = 2 * hits >= segments.areas
+    is_found = 2 * hits >= segments.areas
 
     in_range = [
         x.holds(segments.areas / labels.size if x.relative else segments.areas) for x in ranges
@@ -183,8 +183,8 @@ def count_segments(
         return np.stack(columns, axis=1).astype(np.int32)
 
     return SegmentCounts(
-        segments=by_class_and_size(np.ones(len(found))),
-        found=by_class_and_size(found),
+        segments=by_class_and_size(np.ones(len(is_found))),
+        found=by_class_and_size(is_found),
         pixels=by_class_and_size(segments.areas),
         correct=by_class_and_size(hits),
         predicted=np.bincount(chosen, minlength=num_classes).astype(np.int32),

@@ -115,40 +115,6 @@ def test_detections_that_match_nothing():
     assert np.isnan(ap[:, ~has_objects]).all()
 
 
-def test_weights_are_those_of_the_seed():
-    weights = draw_weights(50, 400, 3)
-    assert weights.shape == (50, 400)
-    assert (weights.sum(axis=0) == 50).all()
-    np.testing.assert_array_equal(weights, draw_weights(50, 400, 3))
-    assert (weights != draw_weights(50, 400, 4)).any()
-    assert abs((weights == 0).mean() - (1 - 1 / 50) ** 50) < 0.01
-
-
-def test_interval():
-    values = np.arange(1001.0) / 1000
-    rows = np.stack([values, np.full(1001, np.nan), np.full(1001, 0.7)])
-    low, high = interval(rows, np.array([0.5, 0.5, 0.7]))
-    np.testing.assert_allclose(low, [0.025, np.nan, 0.7])
-    np.testing.assert_allclose(high, [0.975, np.nan, 0.7])
-    half = np.where(values < 0.5, np.nan, values)
-    np.testing.assert_allclose(interval(half, np.array(0.75)), (0.5125, 0.9875), atol=1e-3)
-
-
-def test_interval_is_around_the_estimate_and_within_its_limits():
-    values = np.arange(1001.0) / 1000
-    np.testing.assert_allclose(interval(values, np.array(0.4)), (0, 0.875))
-    np.testing.assert_allclose(interval(values, np.array(0.9)), (0.425, 1))
-
-
-def test_the_interval_of_a_difference_holds_the_percentiles_too():
-    values = np.arange(1001.0) / 1000 - 0.5
-    np.testing.assert_allclose(interval(values, np.array(0.1), True), (-0.475, 0.575))
-    # One object more, found in one image: no resample without that image differs.
-    drawn = np.repeat([0, 0.01, 0.02, 0.03], [368, 368, 184, 80])
-    low, high = interval(drawn, np.array(0.01), True)
-    assert low <= 0 < high
-
-
 def test_interval_of_a_mean_is_as_wide_as_theory_says():
     """AP of one object an image, found or not, is the share found: its spread is binomial's."""
     num_images, found = 400, 240

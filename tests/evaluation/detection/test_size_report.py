@@ -11,7 +11,7 @@ from mmbiformer.evaluation.detection.coco_eval import evaluate
 from mmbiformer.evaluation.detection.coco_files import detections_of, ground_truth_of
 from mmbiformer.evaluation.detection.matches import match
 from mmbiformer.evaluation.detection.size_report import size_report
-from mmbiformer.evaluation.detection.tide import SUMMARIES, TYPES, analyse_errors
+from mmbiformer.evaluation.detection.tide import TYPES, analyse_errors
 from mmbiformer.evaluation.report.report_json import report_json
 from mmbiformer.evaluation.resampling import Bootstrap, draw_weights, interval
 from mmbiformer.evaluation.sizes import COCO_RANGES, size_ranges
@@ -40,34 +40,6 @@ def report(sample):
 def images_of(ground_truth, evaluation, category, size):
     held = evaluation.object_in_range[size] & (ground_truth.category == category)
     return len(set(ground_truth.image[held]))
-
-
-def test_its_json_is_plain_data(report):
-    content = report_json(report)
-    assert json.loads(json.dumps(content, allow_nan=False)) == content
-    assert list(content) == [
-        *('iou_type', 'ground_truth', 'ranges', 'bootstrap', 'models', 'differences')
-    ]
-    assert content['ranges'][-1]['high'] is None
-    bootstrap = dict(num_resamples=300, seed=7, confidence=0.95, min_images=5)
-    assert content['bootstrap'] == bootstrap
-    for model, data in zip(content['models'], report.models, strict=True):
-        assert model['coco']['APs'] == data.overall['APs'].value
-        for row, of_data in zip(model['sizes'], data.sizes, strict=True):
-            assert list(row) == [
-                *('name', 'num_objects', 'AP', 'AP50', 'AP75', 'AR', 'errors', 'intervals')
-            ]
-            assert row['AP75'] == of_data.scores['AP75'].value
-            assert row['intervals']['AP75'] == list(of_data.scores['AP75'].interval)
-            assert [x for x in row['errors'] if 'count' not in row['errors'][x]] == list(SUMMARIES)
-        for row, of_data in zip(model['categories'], data.classes, strict=True):
-            assert list(row['sizes'][0]) == ['num_objects', 'AP', 'interval']
-            assert row['sizes'][0]['interval'] == list(of_data.sizes[0].scores['AP'].interval)
-        assert list(model['worst_images'][0][0]) == [
-            *('missed', 'false', 'objects', 'detections', 'id', 'file_name', 'height', 'width')
-        ]
-    row, of_data = content['differences'][0]['sizes'][0], report.differences[0].sizes[0]
-    assert row['intervals']['AP'] == list(of_data.scores['AP'].interval)
 
 
 def test_what_was_judged(sample, report):
@@ -186,11 +158,6 @@ def test_without_bootstrap(sample):
     (model, _), (difference,) = report.models, report.differences
     for part in (*model.classes, model, difference):
         assert all(x.interval is None for row in part.sizes for x in row.scores.values())
-    content = report_json(report)
-    assert content['bootstrap'] is None
-    assert 'intervals' not in content['models'][0]['sizes'][0]
-    assert 'interval' not in content['models'][0]['categories'][0]['sizes'][0]
-    assert 'intervals' not in content['differences'][0]['sizes'][0]
 
 
 def test_masks_and_relative_sizes():
