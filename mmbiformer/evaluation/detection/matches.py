@@ -149,19 +149,22 @@ def _matcher(
     evaluation: SizeEvaluation, groups: list[_Group], ranges: Sequence[SizeRange], relative: bool
 ) -> _Matcher:
     """An engine to which each group is an image, with one category."""
-    crowd = evaluation.ground_truth.crowd
+    is_crowd = evaluation.ground_truth.crowd
     areas, object_areas = evaluation.detection_sizes(relative), evaluation.object_sizes(relative)
     objects, detections = [], []
     for image, group in enumerate(groups):
-        shared = dict(image_id=image, category_id=0, bbox=())
+        detected = zip(group.detections.tolist(), areas[group.detections], strict=True)
         detections += [
             # Ranks for scores: they keep the order, which is all that scores do here.
-            dict(shared, id=i + 1, area=areas[i], score=-rank)
-            for rank, i in enumerate(group.detections.tolist())
+            dict(id=i + 1, image_id=image, category_id=0, bbox=(), area=area, score=-rank)
+            for rank, (i, area) in enumerate(detected)
         ]
+        held = group.objects
         objects += [
-            dict(shared, id=i + 1, area=object_areas[i], iscrowd=int(crowd[i]))
-            for i in group.objects.tolist()
+            dict(id=i + 1, image_id=image, category_id=0, bbox=(), area=area, iscrowd=int(crowd))
+            for i, area, crowd in zip(
+                held.tolist(), object_areas[held], is_crowd[held], strict=True
+            )
         ]
     return _Matcher(
         objects=objects,
