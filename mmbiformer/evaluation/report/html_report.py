@@ -2,7 +2,6 @@
 
 import io
 from base64 import b64encode
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -18,29 +17,15 @@ from ..segmentation.segment_sizes import BY_SIZE
 from ..segmentation.segment_tables import DECIMALS, segment_notices
 from .drawing import Album
 
-TEMPLATE, SEGMENT_TEMPLATE = 'size_report.html.j2', 'segment_report.html.j2'
 # What is said of single ranges rests on at least as many objects.
 ENOUGH_OBJECTS = 20
 
 
-@dataclass
-class Picture:
-    """A figure as the report shows it."""
-
-    uri: str
-    alt: str
-
-
-def as_picture(figure: Figure, alt: str) -> Picture:
-    """A figure as SVG in a data URI: sharp at any size, and no id of it meets another's.
-
-    Args:
-        figure (Figure): Of matplotlib.
-        alt (str): What it shows, for those who do not see it.
-    """
+def svg_uri(figure: Figure) -> str:
+    """A figure as SVG in a data URI: sharp at any size, and no id of it meets another's."""
     file = io.BytesIO()
     figure.savefig(file, format='svg', metadata=dict(Date=None))
-    return Picture('data:image/svg+xml;base64,' + b64encode(file.getvalue()).decode(), alt)
+    return 'data:image/svg+xml;base64,' + b64encode(file.getvalue()).decode()
 
 
 def render_html(
@@ -55,14 +40,8 @@ def render_html(
         title (str): Of the page.
         made (dict): How it was made: command (may be None), date and version.
     """
-    names = ' and '.join(model.name for model in report.models)
-    alts = dict(
-        ap=f'AP of {names} in each size range, and numbers of objects; values in the table below',
-        errors=f'Costs of the types of error of {names} in each range; values in the table below',
-        differences='Differences in AP in each size range; values in the table below',
-    )
     return _render(
-        TEMPLATE,
+        'size_report.html.j2',
         decimals=1,
         report=report,
         title=title,
@@ -74,7 +53,7 @@ def render_html(
         highest_cost=_highest_cost(report),
         findings=findings(report),
         notices=all_notices(report) + album.notices,
-        pictures={key: as_picture(figure, alts[key]) for key, figure in figures.items()},
+        pictures={key: svg_uri(figure) for key, figure in figures.items()},
         album=album,
     )
 
@@ -87,13 +66,8 @@ def render_segment_html(report: Report, figure: Figure, made: dict) -> str:
         figure (Figure): What :func:`draw_segments` returned.
         made (dict): How it was made: command (may be None), date and version.
     """
-    names = ' and '.join(model.name for model in report.models)
-    alt = (
-        f'Pixel recall and segments found of {names} in each size range, and numbers of '
-        'segments; values in the table below'
-    )
     return _render(
-        SEGMENT_TEMPLATE,
+        'segment_report.html.j2',
         decimals=DECIMALS,
         report=report,
         title='Segmentation across segment sizes',
@@ -101,7 +75,7 @@ def render_segment_html(report: Report, figure: Figure, made: dict) -> str:
         kinds=list(BY_SIZE),
         overall=['mIoU', 'mAcc', 'aAcc'],
         notices=segment_notices(report),
-        picture=as_picture(figure, alt),
+        picture=svg_uri(figure),
     )
 
 
