@@ -48,7 +48,7 @@ def matched_objects(matches: Matches, size: int) -> np.ndarray:
 
 @dataclass
 class _Group:
-    """An image and a category: m detections that can match, n objects, their IoU (m, n)."""
+    """An image and a category: m detections that can match, best first, n objects, IoU (m, n)."""
 
     detections: np.ndarray
     objects: np.ndarray
