@@ -36,3 +36,12 @@ def test_a_name_keeps_its_suffix(tmp_path):
     with whole_or_absent(tmp_path / 'plot.png') as unfinished:
         assert unfinished.name == 'plot.png'  # by which writers of pictures choose the format
         unfinished.touch()
+
+
+def test_a_link_stays_one(tmp_path):
+    (tmp_path / 'target.json').write_text('old')
+    (tmp_path / 'link.json').symlink_to('target.json')
+    with whole_or_absent(tmp_path / 'link.json') as unfinished:
+        unfinished.write_text('new')
+    assert (tmp_path / 'link.json').is_symlink()
+    assert (tmp_path / 'target.json').read_text() == 'new'

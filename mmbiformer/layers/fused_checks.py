@@ -88,15 +88,13 @@ def _module_problem(module: nn.Module, dtype: torch.dtype) -> str | None:
     for name, child in module.named_children():
         if problem := hook_problem(child) or _module_problem(child, dtype):
             return f'has a {name} that {problem}'
-    if (
+    children = [type(child) for child in module.children()]
+    is_other = (
         (kind is nn.GELU and module.approximate != 'none')
         or (kind is nn.Conv2d and not _is_depthwise(module))
-        or (
-            kind is MLP and [type(x) for x in module.children()] != [nn.Linear, nn.GELU, nn.Linear]
-        )
-    ):
-        return f'is a {kind.__name__} with other options'
-    return None
+        or (kind is MLP and children != [nn.Linear, nn.GELU, nn.Linear])
+    )
+    return f'is a {kind.__name__} with other options' if is_other else None
 
 
 def _is_depthwise(conv: nn.Conv2d) -> bool:

@@ -44,7 +44,8 @@ def pad_bottom_right(x: Tensor, bottom: int, right: int, fill: Tensor | None = N
     """
     batch, height, width, channels = x.shape
     if is_exporting():
-        # ``index_select`` reads the last row or column for each missing one; ``where`` overwrites it.
+        # ``index_select`` reads the last row or column for each that is missing, and ``where``
+        # overwrites it.
         row = torch.arange(height + bottom, device=x.device)
         column = torch.arange(width + right, device=x.device)
         real = (row < height).view(-1, 1, 1) & (column < width).view(-1, 1)

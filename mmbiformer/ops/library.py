@@ -1,9 +1,9 @@
 """Backends with a backward pass of their own, as operators of torch.library.
 
-This way autograd, torch.compile, opcheck and FLOP counters know them. ``mmbiformer::routed_attention``
-returns (output, what the backend keeps for the backward pass); ``mmbiformer::
-routed_attention_backward`` returns the gradients of q, k, v and the pads, empty ones where there
-are no pads.
+This way autograd, torch.compile, opcheck and FLOP counters know them.
+``mmbiformer::routed_attention`` returns (output, what the backend keeps for the backward pass);
+``mmbiformer::routed_attention_backward`` returns the gradients of q, k, v and the pads, empty ones
+where there are no pads.
 """
 
 import torch

@@ -1,10 +1,13 @@
 """The depthwise convolution and its gradients against PyTorch's."""
 
+import logging
+
 import pytest
 import torch
 from torch import nn
 
 from mmbiformer.layers.depthwise import depthwise_conv
+from mmbiformer.layers.fused_checks import log_unfused
 
 
 @pytest.mark.parametrize('kernel_size', [3, 5, 7])
@@ -47,9 +50,14 @@ def test_error_of_the_weight_gradient_is_at_most_that_of_pytorchs_3x3():
     assert 0 < relative_error(depthwise_conv, 5) <= relative_error(plain, 3)
 
 
-def test_a_hook_on_the_convolution_is_called():
+def test_a_hook_on_the_convolution_is_called_and_the_log_says_what_that_costs(caplog):
+    log_unfused.cache_clear()
     conv = nn.Conv2d(4, 4, 5, padding=2, groups=4)
     seen = []
     conv.register_forward_hook(lambda *args: seen.append(args))
-    depthwise_conv(conv, torch.rand(1, 3, 3, 4))
+    with caplog.at_level(logging.INFO, logger='mmbiformer'):
+        depthwise_conv(conv, torch.rand(1, 3, 3, 4))
     assert len(seen) == 1
+    assert [record.getMessage() for record in caplog.records] == [
+        'a depthwise convolution runs without its fused path for CPUs: it has hooks'
+    ]
