@@ -18,7 +18,8 @@ def python_blocks(page: str) -> list[str]:
 
 PYTHON = python_blocks('README.md')
 DOCS = [f'docs/{path.name}' for path in sorted((ROOT / 'docs').glob('*.md'))]
-PAGES = ['README.md', 'CONTRIBUTING.md', 'configs/biformer/README.md', *DOCS]
+FOLDERS = ['configs/biformer/README.md', 'mmbiformer/evaluation/README.md']
+PAGES = ['README.md', 'CONTRIBUTING.md', 'CHANGELOG.md', 'SECURITY.md', *FOLDERS, *DOCS]
 
 
 def test_there_are_examples() -> None:
@@ -63,4 +64,15 @@ def test_files_that_pages_name_exist(page) -> None:
         assert (ROOT / page).parent.joinpath(link).exists(), link
     for path in paths:
         assert (ROOT / path).exists(), path
-    assert links or paths
+
+
+@pytest.mark.parametrize('page', PAGES)
+def test_prose_wraps_at_100_columns(page) -> None:
+    prose = re.sub(r'(?s)```.*?```', '', (ROOT / page).read_text())
+    long = [x for x in prose.splitlines() if len(x) > 100 and not x.startswith(('|', '    '))]
+    assert not long
+
+
+def test_layout_in_the_readme_lists_every_room() -> None:
+    rooms = {x.parent.name for x in (ROOT / 'mmbiformer').glob('*/__init__.py')}
+    assert rooms == set(re.findall(r'(?m)^mmbiformer/(\w+)/ ', (ROOT / 'README.md').read_text()))
