@@ -7,6 +7,7 @@ of each object.
 
 import json
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -17,14 +18,6 @@ from mmbiformer.errors import UserError
 from mmbiformer.files import whole_or_absent
 
 CLASSES = ('circle', 'square', 'triangle', 'star', 'ring', 'cross')
-PALETTE = (
-    (214, 39, 40),
-    (31, 119, 180),
-    (44, 160, 44),
-    (255, 187, 0),
-    (148, 103, 189),
-    (23, 190, 207),
-)
 
 # Values of the label maps; class i of `CLASSES` has the value i + 2. As in ADE20K, 0 means other.
 OTHER, BACKGROUND = 0, 1
@@ -45,6 +38,20 @@ NUM_OBJECTS, SIDES = (8, 20), (4, 128)
 
 # Spread of the hues of a class, in turns; the classes are a sixth of a turn apart.
 HUE_DEVIATION = 0.025
+
+
+class Layout(NamedTuple):
+    """What lies where in one image.
+
+    Attributes:
+        distractors (list[np.ndarray]): Bool masks (H, W) of what belongs to no class.
+        labels (list[int]): Classes of the objects, positions in `CLASSES`.
+        masks (list[np.ndarray]): Bool masks (H, W) of the visible parts of the objects.
+    """
+
+    distractors: list[np.ndarray]
+    labels: list[int]
+    masks: list[np.ndarray]
 
 
 def make_shapes(
@@ -91,9 +98,10 @@ def make_shapes(
     if root.exists() and not (root.is_dir() and not any(root.iterdir())):
         if _read_manifest(root) == parameters:
             return root
+        described = ', '.join(f'{name}={value}' for name, value in parameters.items())
         raise UserError(
-            f'{root} is not the shapes data set with {_describe(parameters)}: remove it or choose '
-            'another folder'
+            f'{root} is not the shapes data set with {described}: remove it or choose another '
+            'folder'
         )
 
     with whole_or_absent(root) as unfinished:
@@ -104,36 +112,15 @@ def make_shapes(
 
 
 def image_stream(seed: int, split: str, index: int) -> np.random.Generator:
-    """Return the random stream of one image.
-
-    Args:
-        seed (int): Seed of the data set.
-        split (str): One of `SPLITS`.
-        index (int): Number of the image in its split, from 0.
-
-    Returns:
-        np.random.Generator: The stream, independent of those of all other images.
-    """
+    """The random stream of the image ``index`` of a split, independent of all others."""
     return np.random.Generator(np.random.PCG64((seed, SPLITS.index(split), index)))
 
 
-def sample_layout(
-    rng: np.random.Generator, image_size: int, octaves: bool = False
-) -> tuple[list[np.ndarray], list[int], list[np.ndarray]]:
-    """Place the distractors and the objects of one image.
+def sample_layout(rng: np.random.Generator, image_size: int, octaves: bool = False) -> Layout:
+    """Place the distractors and the objects of one image; arguments as of :func:`make_shapes`.
 
     Objects are placed from large to small and a later one hides what it covers. One that would
     leave too little visible, of itself or of an earlier object, is drawn again elsewhere.
-
-    Args:
-        rng (np.random.Generator): Random stream.
-        image_size (int): Height and width of the image in pixels.
-        octaves (bool): As for :func:`make_shapes`.
-
-    Returns:
-        tuple: The masks of the distractors (list of bool arrays (H, W)), the classes of the
-        objects (list of int, positions in `CLASSES`) and the masks of their visible parts (list of
-        bool arrays (H, W)).
     """
     distractors = [_sample_distractor(rng, image_size) for _ in range(rng.integers(0, 3))]
     if octaves:
@@ -155,33 +142,17 @@ def sample_layout(
                 labels.append(label)
                 masks, floors = new_masks, new_floors
                 break
-    return distractors, labels, masks
+    return Layout(distractors, labels, masks)
 
 
-def paint(
-    rng: np.random.Generator,
-    image_size: int,
-    distractors: list[np.ndarray],
-    labels: list[int],
-    masks: list[np.ndarray],
-) -> np.ndarray:
-    """Paint one image.
+def paint(rng: np.random.Generator, image_size: int, layout: Layout) -> np.ndarray:
+    """Paint one image: (H, W, 3), uint8, BGR.
 
     Each class has its hue, give or take; distractors have any hue and backgrounds are pale.
-
-    Args:
-        rng (np.random.Generator): Random stream.
-        image_size (int): Height and width of the image in pixels.
-        distractors (list[np.ndarray]): Masks (H, W) of the distractors.
-        labels (list[int]): Classes of the objects.
-        masks (list[np.ndarray]): Masks (H, W) of their visible parts.
-
-    Returns:
-        np.ndarray: Image (H, W, 3), uint8, BGR.
     """
     image = _texture(rng, image_size, _colour(rng, max_saturation=0.3), contrast=40)
-    hues = [None] * len(distractors) + [label / len(CLASSES) for label in labels]
-    for hue, mask in zip(hues, (*distractors, *masks), strict=True):
+    hues = [None] * len(layout.distractors) + [label / len(CLASSES) for label in layout.labels]
+    for hue, mask in zip(hues, layout.distractors + layout.masks, strict=True):
         rim = cv2.dilate(mask.astype(np.uint8), np.ones((9, 9))).astype(bool) & ~mask
         around = image[rim].mean(axis=0) if rim.any() else image.mean(axis=(0, 1))
         colour = _colour(rng, hue)
@@ -193,25 +164,12 @@ def paint(
     return image.clip(0, 255).astype(np.uint8)
 
 
-def label_map(
-    image_size: int, distractors: list[np.ndarray], labels: list[int], masks: list[np.ndarray]
-) -> np.ndarray:
-    """Draw the label map of one image.
-
-    Args:
-        image_size (int): Height and width of the image in pixels.
-        distractors (list[np.ndarray]): Masks (H, W) of the distractors.
-        labels (list[int]): Classes of the objects.
-        masks (list[np.ndarray]): Masks (H, W) of their visible parts.
-
-    Returns:
-        np.ndarray: Label map (H, W), uint8: 0 where a distractor is, 1 for the background, 2 and
-        up for the classes.
-    """
+def label_map(image_size: int, layout: Layout) -> np.ndarray:
+    """The label map of one image: (H, W), uint8, 0 where a distractor is, 1 for the background."""
     labelled = np.full((image_size, image_size), BACKGROUND, np.uint8)
-    for mask in distractors:
+    for mask in layout.distractors:
         labelled[mask] = OTHER
-    for label, mask in zip(labels, masks, strict=True):
+    for label, mask in zip(layout.labels, layout.masks, strict=True):
         labelled[mask] = BACKGROUND + 1 + label
     return labelled
 
@@ -225,14 +183,14 @@ def _write_split(
     images, annotations = [], []
     for index in tqdm(range(num_images), desc=f'shapes, {split}', unit='image', mininterval=0.5):
         rng = image_stream(seed, split, index)
-        layout = _, labels, masks = sample_layout(rng, image_size, octaves)
+        layout = sample_layout(rng, image_size, octaves)
         stem = f'{index:06d}'
-        cv2.imwrite(str(image_dir / f'{stem}.jpg'), paint(rng, image_size, *layout))
-        cv2.imwrite(str(annotation_dir / f'{stem}.png'), label_map(image_size, *layout))
+        cv2.imwrite(str(image_dir / f'{stem}.jpg'), paint(rng, image_size, layout))
+        cv2.imwrite(str(annotation_dir / f'{stem}.png'), label_map(image_size, layout))
         images.append(
             dict(id=index + 1, file_name=f'{stem}.jpg', height=image_size, width=image_size)
         )
-        for label, mask in zip(labels, masks, strict=True):
+        for label, mask in zip(layout.labels, layout.masks, strict=True):
             # COCO's evaluation takes the annotation id 0 for "not matched": ids begin with 1.
             ids = dict(id=len(annotations) + 1, image_id=index + 1, category_id=label + 1)
             annotations.append(dict(ids, iscrowd=0, **_geometry(mask)))
@@ -267,10 +225,6 @@ def _read_manifest(root: Path) -> dict | None:
         return json.loads((root / MANIFEST).read_text(encoding='utf-8'))
     except (OSError, ValueError):
         return None
-
-
-def _describe(parameters: dict) -> str:
-    return ', '.join(f'{name}={value}' for name, value in parameters.items())
 
 
 def _regular(num_points: int, radius: float | np.ndarray = 1.0, phase: float = 0.0) -> np.ndarray:
@@ -311,16 +265,9 @@ def _fill(contours: list[np.ndarray], image_size: int) -> np.ndarray:
 def _sample_object(
     rng: np.random.Generator, name: str, area: float, image_size: int
 ) -> np.ndarray:
-    """Draw an object somewhere, at any angle, seen slightly from the side.
+    """Draw an object of a class somewhere, at any angle, seen slightly from the side.
 
-    Args:
-        rng (np.random.Generator): Random stream.
-        name (str): One of `CLASSES`.
-        area (float): Area of the whole object in pixels.
-        image_size (int): Height and width of the image in pixels.
-
-    Returns:
-        np.ndarray: Bool mask (H, W) of what lies in the image.
+    Returns the bool mask (H, W) of what lies in the image; ``area`` is that of the whole object.
     """
     contours = _contours(name)
     unit_area = _polygon_area(contours[0]) - sum(_polygon_area(hole) for hole in contours[1:])
