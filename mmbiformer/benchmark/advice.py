@@ -2,13 +2,23 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, prod
 
-from mmbiformer.ops.regions import region_size
+from mmbiformer.ops.regions import Partition
+from mmbiformer.tables import format_table
 
-from .cases import Size, map_size, scaled_factor, smallest_factor
+from .cases import (
+    SHIPPED_FACTORS,
+    SHIPPED_TASKS,
+    Size,
+    map_size,
+    scaled_factor,
+    size_name,
+    smallest_factor,
+)
 from .cost import routed_flops, routing_flops
-from .families import FAMILY_OF
+from .families import FAMILY_OF, arch_title
+from .report import milliseconds, three_digits
 
 MAX_WASTE = 1.1  # padded tokens per real token, in the worst stage
 SPREAD = 1.5  # candidates lie within this factor of the paper's rule
@@ -64,17 +74,14 @@ def stage_advice(
     map_size: Size, dim: int, depth: int, topk: int, partition_factor: int
 ) -> StageAdvice:
     """Padding and cost of one stage's map under S."""
-    s = partition_factor
-    height, width = map_size
-    h, w = region_size(height, width, s)
-    tokens, padded = height * width, h * w * s * s
-    occupied = ceil(height / h) * ceil(width / w)
+    s, cut = partition_factor, Partition(1, *map_size, partition_factor)
+    tokens, padded = prod(map_size), cut.num_regions * cut.tokens
     routing = routing_flops(dim, s)
     return StageAdvice(
-        region=(h, w),
+        region=cut.region,
         waste=padded / tokens,
-        empty_regions=s * s - occupied,
-        keys=topk * h * w,
+        empty_regions=cut.num_regions - cut.num_real_regions,
+        keys=topk * cut.tokens,
         needed_flops=depth * (routed_flops(tokens, dim, topk, s) + routing),
         padded_flops=depth * (routed_flops(padded, dim, topk, s) + routing),
     )
@@ -102,3 +109,40 @@ def recommend(advices: Sequence[FactorAdvice]) -> int:
     if not modest:
         return min(advices, key=lambda advice: advice.waste).partition_factor
     return min(modest, key=lambda advice: advice.padded_flops).partition_factor
+
+
+def format_advice(
+    arch: str, size: Size, advices: Sequence[FactorAdvice], times: dict[int, float | None]
+) -> str:
+    """The candidates for S at a size, the recommended one marked.
+
+    Args:
+        times (dict): Median seconds of the backbone per S; empty where nothing was timed.
+    """
+    best = recommend(advices)
+    rows = []
+    for advice in advices:
+        s, stages = advice.partition_factor, advice.stages
+        row = {'S': f'{s} *' if s == best else str(s)}
+        row |= {f'region {i}': size_name(x.region) for i, x in enumerate(stages, 1)}
+        row |= {f'padded {i}': f'x{x.waste:.2f}' for i, x in enumerate(stages, 1)}
+        row['all-pad regions'] = '/'.join(str(x.empty_regions) for x in stages)
+        row['keys per query'] = '/'.join(str(x.keys) for x in stages)
+        row['GFLOP needed'] = three_digits(advice.needed_flops / 1e9)
+        row['pads computed'] = three_digits(advice.padded_flops / 1e9)
+        if times:
+            row['backbone ms'] = milliseconds(times[s])
+        rows.append(row)
+    table = format_table(list(rows[0]), [list(row.values()) for row in rows])
+    shipped = ', '.join(
+        f'S={s} for {SHIPPED_TASKS[s]} at {size_name(known)}'
+        for known, s in SHIPPED_FACTORS.items()
+    )
+    here = f'; at this size S={SHIPPED_FACTORS[size]}' if size in SHIPPED_FACTORS else ''
+    return (
+        f'S for {arch_title(arch)} at {size_name(size)}; attention of the routed stages\n'
+        f'{table}\n'
+        f'* {RULE}\n'
+        f'paper and shipped configs: {shipped}{here}. '
+        'Fewer keys per query are cheaper and see less: train with the S that is used.'
+    )

@@ -1,5 +1,6 @@
 """What is measured: one case per row, grouped by what may be compared with each other."""
 
+from argparse import Namespace
 from dataclasses import dataclass
 from math import ceil
 
@@ -49,12 +50,15 @@ class Case:
     @property
     def title(self) -> str:
         """What the cases of one group share."""
-        height, width = self.size
         place = f', attention of stage {self.stage + 1}' if self.level == 'op' else ''
         return (
-            f'{self.level}{place}, {self.mode}, {height}x{width}, {arch_title(self.arch)} '
+            f'{self.level}{place}, {self.mode}, {size_name(self.size)}, {arch_title(self.arch)} '
             f'with S={self.partition_factor}, batch {self.batch_size}, {self.precision}'
         )
+
+
+def size_name(size: Size) -> str:
+    return f'{size[0]}x{size[1]}'
 
 
 def scaled_factor(arch: str, size: Size) -> int:
@@ -83,29 +87,17 @@ def known_models(level: str) -> tuple[str, ...]:
     return (OFFICIAL, *BACKENDS, *(() if level == 'op' else RIVALS))
 
 
-def groups_of(
-    level: str,
-    models: list[str] | None,
-    modes: list[str],
-    sizes: list[Size],
-    partition_factor: int | None,
-    arch: str,
-    **options,
-) -> list[list[Case]]:
-    """The groups of a level: cases of one group are measured in turns.
+def groups_of(options: Namespace, configs: str) -> list[list[Case]]:
+    """The groups that the command line asks for: cases of one group are measured in turns.
 
     Args:
-        level (str): 'op', 'backbone' or 'detector'.
-        models (list[str], optional): Rows; all by default.
-        modes (list[str]): 'inference', 'training' or both.
-        sizes (list[tuple]): Image sizes.
-        partition_factor (int, optional): S; by default that of the size.
-        arch (str): Name of the architecture.
-        **options: The other attributes of :class:`Case`.
+        options (Namespace): Checked, of level 'op', 'backbone' or 'detector'.
+        configs (str): Folder of the shipped configs.
 
     Raises:
         UserError: If the level does not have such a row.
     """
+    level, models, arch = options.level, options.models, options.arch
     known = known_models(level)
     for model in models or ():
         if model not in known:
@@ -116,13 +108,14 @@ def groups_of(
     if level == 'op':
         stages = [stage for stage, topk in enumerate(FAMILY_OF[arch].topks) if topk is not None]
     chosen = [model for model in known if models is None or model in models]
-    factors = {size: partition_factor or default_factor(arch, size) for size in sizes}
+    factors = {x: options.partition_factor or default_factor(arch, x) for x in options.size}
+    shared = options.batch_size, options.device, options.precision
     return [
         [
-            Case(level, model, mode, arch, size, factors[size], stage=stage, **options)
+            Case(level, model, mode, arch, size, factors[size], *shared, stage, configs)
             for model in chosen
         ]
-        for size in sizes
-        for mode in modes
+        for size in options.size
+        for mode in options.mode
         for stage in stages
     ]

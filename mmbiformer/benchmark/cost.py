@@ -4,7 +4,7 @@ A multiply-add counts as two. Norms, activations, softmax and the choice of regi
 as in the paper.
 """
 
-from math import prod
+from math import ceil, prod
 
 import torch
 from torch import nn
@@ -39,31 +39,16 @@ def attention_flops(attention: nn.Module, tokens: int) -> float:
     return routed_flops(tokens, dim, attention.topk, s) + routing_flops(dim, s)
 
 
-def staged_flops(backbone: nn.Module, size: Size) -> float:
-    """Forward pass of one image through a backbone of a family.
-
-    A convolution or a linear layer multiplies each of its weights once per position of its output.
-    """
-    total = 0.0
-    for i, (downsample, stage) in enumerate(
-        zip(backbone.downsample_layers, backbone.stages, strict=True)
-    ):
-        tokens = prod(map_size(size, i))
-        first, *others = (layer for layer in downsample if isinstance(layer, nn.Conv2d))
-        positions = prod(-(-length // 2) for length in size) if i == 0 else tokens
-        total += 2 * positions * first.weight.numel()
-        total += 2 * tokens * sum(conv.weight.numel() for conv in others)
-        for block in stage:
-            weights = sum(p.numel() for p in block.parameters() if p.ndim >= 2)
-            total += 2 * tokens * weights + attention_flops(block.attn, tokens)
-    return total
+def weight_flops(module: nn.Module, positions: int) -> float:
+    """Convolutions and linear layers: each weight counts once per position of the output."""
+    return 2 * positions * sum(p.numel() for p in module.parameters() if p.ndim >= 2)
 
 
-def counted_flops(module: nn.Module, *inputs: torch.Tensor) -> float:
-    """Products of a forward pass, counted by PyTorch on tensors without data."""
+def counted_flops(module: nn.Module, inputs: torch.Tensor | list[torch.Tensor]) -> float:
+    """Products of a forward pass, counted by PyTorch on tensors without data, as the inputs."""
     weights = {name: x.to('meta') for name, x in module.state_dict().items()}
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        torch.func.functional_call(module, weights, tuple(x.to('meta') for x in inputs))
+        torch.func.functional_call(module, weights, (inputs,))
     return float(counter.get_total_flops())
 
 
@@ -82,18 +67,17 @@ def step_flops(step: Step) -> float:
 
 def backbone_flops(backbone: nn.Module, size: Size) -> float:
     """Forward pass of one image."""
-    if isinstance(backbone, tuple(family.backbone for family in FAMILIES)):
-        return staged_flops(backbone, size)
-    return counted_flops(backbone, torch.empty(1, 3, *size, device='meta'))
-
-
-class _NeckAndHead(nn.Module):
-    def __init__(self, detector: nn.Module) -> None:
-        super().__init__()
-        self.neck, self.head = detector.neck, detector.bbox_head
-
-    def forward(self, *maps: torch.Tensor) -> object:
-        return self.head(self.neck(maps))
+    if not isinstance(backbone, tuple(family.backbone for family in FAMILIES)):
+        return counted_flops(backbone, torch.empty(1, 3, *size, device='meta'))
+    total = 0.0
+    for downsample, stage in zip(backbone.downsample_layers, backbone.stages, strict=True):
+        for layer in downsample:
+            if isinstance(layer, nn.Conv2d):
+                size = tuple(ceil(length / layer.stride[0]) for length in size)
+                total += weight_flops(layer, prod(size))
+        for block in stage:
+            total += weight_flops(block, prod(size)) + attention_flops(block.attn, prod(size))
+    return total
 
 
 def detector_flops(detector: nn.Module, size: Size) -> float:
@@ -103,4 +87,5 @@ def detector_flops(detector: nn.Module, size: Size) -> float:
         torch.empty(1, channels, *map_size(size, stage), device='meta')
         for stage, channels in zip(stages, detector.neck.in_channels, strict=True)
     ]
-    return backbone_flops(detector.backbone, size) + counted_flops(_NeckAndHead(detector), *maps)
+    neck_and_head = nn.Sequential(detector.neck, detector.bbox_head)
+    return backbone_flops(detector.backbone, size) + counted_flops(neck_and_head, maps)

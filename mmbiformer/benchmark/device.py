@@ -37,21 +37,14 @@ def synchronize(device: str) -> None:
         torch.cuda.synchronize()
 
 
-def autocast(device: str, precision: str) -> torch.autocast:
-    """The context of a forward pass; 'fp32' switches autocast off."""
-    dtype = DTYPES[precision]
-    enabled = precision != 'fp32'
-    return torch.autocast(device, dtype if enabled else None, enabled=enabled)
-
-
-def matmul_rate(device: str, precision: str, seconds: float = 0.5) -> float:
-    """Rate of a big square matrix product in GFLOP/s, the best of about ``seconds`` of runs.
+def matmul_rate(device: str, precision: str) -> float:
+    """Rate of a big square matrix product in GFLOP/s, the best of about half a second of runs.
 
     The ceiling that the models are held against: a multiply-add counts as two operations.
     """
     size = MATMUL_SIZE[device]
     a, b = torch.rand(2, size, size, device=device, dtype=DTYPES[precision])
-    fastest, end = float('inf'), time.perf_counter() + seconds
+    fastest, end = float('inf'), time.perf_counter() + 0.5
     while time.perf_counter() < end:
         synchronize(device)
         start = time.perf_counter()

@@ -39,6 +39,11 @@ class Row:
         """Median time of a step."""
         return median(self.samples) if self.samples else None
 
+    def note(self, error: Exception) -> None:
+        """Say once what may go wrong with memory, building and timing alike."""
+        if reason(error) not in self.problems:
+            self.problems.append(reason(error))
+
     def as_dict(self) -> dict:
         """For JSON."""
         return {**asdict(self), 'seconds': self.seconds}
@@ -49,46 +54,30 @@ def measure_group(cases: list[Case], rounds: int, report: Report) -> list[Row]:
 
     A case whose process was killed is left out of the next measurements, and its row says why.
     """
-    rows = [Row(case) for case in cases]
-    killed = []
-    for row in rows:
-        report(f'memory of {row.case.model}')
-        if isinstance(_attempt(row, lambda row=row: _measure_memory(row)), KilledError):
-            killed.append(row)
-    steps = {}
-    for row in rows:
-        if row not in killed:
-            report(f'building {row.case.model}')
-            _attempt(row, lambda row=row: steps.update({row.case.model: _prepare(row)}))
-    results = interleave(steps, rounds, cases[0].device, report)
-    for row in rows:
-        result = results.get(row.case.model)
+    rows = {case.model: Row(case) for case in cases}
+    killed, steps = [], {}
+    # What a case raises, be it out of memory or a backend that cannot run, is its result.
+    for model, row in rows.items():
+        report(f'memory of {model}')
+        small = replace(row.case, size=SMALL_SIZE, batch_size=1)
+        try:
+            row.peak_bytes = peak_bytes(build_step, row.case, small, row.case.device)
+        except Exception as error:
+            row.note(error)
+            if isinstance(error, KilledError):
+                killed.append(model)
+    for model in [model for model in rows if model not in killed]:
+        report(f'building {model}')
+        try:
+            steps[model] = _prepare(rows[model])
+        except Exception as error:
+            rows[model].note(error)
+    for model, result in interleave(steps, rounds, cases[0].device, report).items():
         if isinstance(result, Exception):
-            _note(row, result)
-        elif result is not None:
-            row.samples = result.samples
-    return rows
-
-
-def _attempt(row: Row, measure: Callable[[], None]) -> Exception | None:
-    """What a case raises, be it out of memory or a backend that cannot run, is its result."""
-    try:
-        measure()
-    except Exception as error:
-        _note(row, error)
-        return error
-    return None
-
-
-def _note(row: Row, error: Exception) -> None:
-    """Say once what may go wrong with the memory, the building and the timing of a case alike."""
-    if reason(error) not in row.problems:
-        row.problems.append(reason(error))
-
-
-def _measure_memory(row: Row) -> None:
-    small = replace(row.case, size=SMALL_SIZE, batch_size=1)
-    row.peak_bytes = peak_bytes(build_step, row.case, small, row.case.device)
+            rows[model].note(result)
+        else:
+            rows[model].samples = result
+    return list(rows.values())
 
 
 def _prepare(row: Row) -> Step:

@@ -10,19 +10,24 @@ With S fixed they grow as (HW)^2.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from math import log, prod
-from statistics import linear_regression
+from statistics import linear_regression, median
 
 import torch
 
-from .cases import ANCHOR_FACTOR, Case, Size, map_size, scaled_factor
-from .cost import attention_flops, backbone_flops
+from mmbiformer.ops import routed_attention, routing_indices
+from mmbiformer.tables import MISSING, format_table
+
+from .cases import ANCHOR_FACTOR, Case, Size, map_size, scaled_factor, size_name
+from .cost import attention_flops, step_flops, weight_flops
 from .families import FAMILY_OF
 from .groups import Report
-from .measure import Timing, interleave
+from .measure import interleave
 from .memory import reason
 from .models import build_backbone
-from .steps import Step, attend, build_step, prepare_attention, route
+from .report import milliseconds
+from .steps import Step, build_step, prepare_attention
 
 RULES = ('scaled', 'fixed')
 PARTS = ('attention', 'layer', 'backbone')
@@ -38,7 +43,7 @@ class Point:
         rule (str): 'scaled' or 'fixed': how S follows the resolution.
         part (str): 'attention' without projections, the 'layer' with them, or the 'backbone'.
         flops (float): Operations that real tokens need.
-        result (Timing | Exception): Seconds per forward pass, or why there are none.
+        result (list[float] | Exception): Seconds per forward pass, or why there are none.
     """
 
     rule: str
@@ -46,14 +51,23 @@ class Point:
     size: Size
     partition_factor: int
     flops: float
-    result: Timing | Exception
+    result: list[float] | Exception
+
+    @property
+    def seconds(self) -> float | None:
+        """Median time of a forward pass."""
+        return None if self.problem else median(self.result)
+
+    @property
+    def problem(self) -> str | None:
+        """Why there is no time, in one line."""
+        return reason(self.result) if isinstance(self.result, Exception) else None
 
     def as_dict(self) -> dict:
         """For JSON."""
-        facts = {name: value for name, value in vars(self).items() if name != 'result'}
-        if isinstance(self.result, Exception):
-            return {**facts, 'problem': reason(self.result)}
-        return {**facts, 'samples': self.result.samples}
+        facts = dict(vars(self))
+        result = facts.pop('result')
+        return facts | ({'problem': self.problem} if self.problem else {'samples': result})
 
 
 def paper_attention_cost(tokens: int, dim: int, topk: int, partition_factor: float) -> float:
@@ -70,12 +84,11 @@ def fit_exponent(sizes: Sequence[float], costs: Sequence[float]) -> float:
 def exponents(points: Sequence[Point], cost: Callable[[Point], float]) -> dict[tuple, float]:
     """Fitted exponent in the number of pixels for each (rule, part) that has all its points."""
     fits = {}
-    for rule in RULES:
-        for part in PARTS:
-            chosen = [p for p in points if (p.rule, p.part) == (rule, part)]
-            if not any(isinstance(p.result, Exception) for p in chosen):
-                pixels = [prod(p.size) for p in chosen]
-                fits[rule, part] = fit_exponent(pixels, [cost(p) for p in chosen])
+    for rule, part in product(RULES, PARTS):
+        chosen = [p for p in points if (p.rule, p.part) == (rule, part)]
+        if not any(p.problem for p in chosen):
+            pixels = [prod(p.size) for p in chosen]
+            fits[rule, part] = fit_exponent(pixels, [cost(p) for p in chosen])
     return fits
 
 
@@ -103,22 +116,18 @@ def measure_growth(cases: Sequence[Case], rounds: int, report: Report) -> list[P
     Args:
         cases (Sequence[Case]): One inference case of level 'backbone' per size; S is set here.
     """
-    steps, facts = {}, {}
-    for case in cases:
-        for rule in RULES:
-            factor = factor_of(rule, case.arch, case.size)
-            case = replace(case, partition_factor=factor)
-            for part in PARTS:
-                step, flops = _BUILDERS[part](case)
-                steps[rule, part, case.size] = step
-                facts[rule, part, case.size] = (factor, flops)
+    steps, flops = {}, {}
+    for case, rule, part in product(cases, RULES, PARTS):
+        factor = factor_of(rule, case.arch, case.size)
+        key = rule, part, case.size, factor
+        steps[key], flops[key] = _BUILDERS[part](replace(case, partition_factor=factor))
     results = interleave(steps, rounds, cases[0].device, report)
-    return [Point(*key, *facts[key], result) for key, result in results.items()]
+    return [Point(*key, flops[key], result) for key, result in results.items()]
 
 
 def _backbone(case: Case) -> tuple[Step, float]:
     step = build_step(case)
-    return step, backbone_flops(step.module, case.size) * case.batch_size
+    return step, step_flops(step)
 
 
 def _layer(case: Case) -> tuple[Step, float]:
@@ -126,19 +135,59 @@ def _layer(case: Case) -> tuple[Step, float]:
     layer = family.attention(build_backbone(case), family.main_stage).to(case.device).eval()
     map_shape = map_size(case.size, family.main_stage)
     x = torch.randn(case.batch_size, *map_shape, layer.proj.out_features, device=case.device)
-    weights = sum(p.numel() for p in layer.parameters() if p.ndim >= 2)
-    flops = 2 * prod(map_shape) * weights + attention_flops(layer, prod(map_shape))
+    flops = weight_flops(layer, prod(map_shape)) + attention_flops(layer, prod(map_shape))
     return Step(case, lambda: layer(x), [], layer), flops * case.batch_size
 
 
 def _attention(case: Case) -> tuple[Step, float]:
-    layer, maps, pads = prepare_attention(case, FAMILY_OF[case.arch].main_stage)
+    layer, inputs, pad_query = prepare_attention(case, FAMILY_OF[case.arch].main_stage)
+    q, k, s = inputs.q, inputs.k, inputs.partition_factor
 
     def forward() -> torch.Tensor:
-        return attend(layer, maps, pads, route(layer, maps, pads), case.model)
+        indices = routing_indices(q, k, layer.topk, s, pad_query, inputs.pad_key)
+        return routed_attention(**inputs._replace(indices=indices)._asdict(), backend=case.model)
 
-    flops = attention_flops(layer, prod(maps[0].shape[1:3]))
+    flops = attention_flops(layer, prod(q.shape[1:3]))
     return Step(case, forward, [], layer), flops * case.batch_size
 
 
 _BUILDERS = {'attention': _attention, 'layer': _layer, 'backbone': _backbone}
+
+
+def format_growth(points: Sequence[Point], arch: str) -> str:
+    """One table per rule, then the fitted exponents beside the paper's."""
+    tables = [_growth_table([p for p in points if p.rule == rule]) for rule in RULES]
+    problems = {f'{p.part}: {MISSING}: {p.problem}' for p in points if p.problem}
+    return '\n\n'.join([*tables, _exponent_table(points, arch), *sorted(problems)])
+
+
+def _growth_table(points: Sequence[Point]) -> str:
+    head = ['size', 'S', *(f'{part} {unit}' for part in PARTS for unit in ('GFLOP', 'ms'))]
+    by_part = {(p.part, p.size): p for p in points}
+    rows = []
+    for size in sorted({p.size for p in points}, key=prod):
+        chosen = [by_part[part, size] for part in PARTS]
+        cells = [x for p in chosen for x in (f'{p.flops / 1e9:.3g}', milliseconds(p.seconds))]
+        rows.append([size_name(size), str(chosen[0].partition_factor), *cells])
+    rule = 'S ~ (HW)^(1/3), 8 at 512x512' if points[0].rule == 'scaled' else 'S fixed'
+    return f'{rule}\n{format_table(head, rows)}'
+
+
+def _exponent_table(points: Sequence[Point], arch: str) -> str:
+    counted = exponents(points, lambda p: p.flops)
+    timed = exponents(points, lambda p: p.seconds)
+    rows = {
+        f'{part}, {name}': [fits.get((rule, part)) for rule in RULES]
+        for part in PARTS
+        for name, fits in (('counted', counted), ('measured', timed))
+    }
+    formula = [paper_exponent(points, rule, arch) for rule in RULES]
+    rows["attention, paper's formula at these sizes"] = formula
+    rows["attention, paper's limit"] = [PAPER_EXPONENTS[rule] for rule in RULES]
+    return format_table(
+        ['exponent e of cost ~ (HW)^e', *(f'S {rule}' for rule in RULES)],
+        [
+            [name, *(MISSING if x is None else f'{x:.2f}' for x in row)]
+            for name, row in rows.items()
+        ],
+    )

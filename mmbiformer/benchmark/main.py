@@ -1,27 +1,29 @@
 """From the command line to tables, JSON and pictures."""
 
+import json
 import sys
 import time
 from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from statistics import median
 
 from mmbiformer.errors import UserError
+from mmbiformer.files import whole_or_absent
 from mmbiformer.ops import BACKENDS
 
 from . import memory
-from .advice import candidates, factor_advice, recommend
-from .cases import Case, Size, default_factor, groups_of
+from .advice import candidates, factor_advice, format_advice, recommend
+from .cases import Case, default_factor, groups_of, size_name
 from .device import environment, matmul_rate
 from .families import FAMILY_OF, arch_title
 from .groups import SMALL_SIZE, Report, measure_group
-from .growth import measure_growth
+from .growth import format_growth, measure_growth
 from .measure import interleave
 from .options import parse_options
 from .pictures import draw_groups, draw_growth
-from .report import format_group, write_json
-from .scaling_report import format_advice, format_growth
+from .report import format_group
 from .steps import build_step, default_backend
 
 NOTES = (
@@ -43,27 +45,18 @@ def main(description: str, configs: str) -> None:
         configs (str): Folder of the shipped configs, which has one folder per family.
     """
     options = parse_options(description)
-    facts = environment(options.device)
     if options.level == 'growth':
-        grow(options, facts)
+        grow(options)
     elif options.level == 'advice':
-        advise(options, facts)
+        advise(options)
     else:
-        compare(options, facts, configs)
+        compare(options, configs)
 
 
-def compare(options: Namespace, facts: dict[str, str], configs: str) -> None:
+def compare(options: Namespace, configs: str) -> None:
     """Levels op, backbone and detector: rows side by side."""
-    groups = groups_of(
-        options.level,
-        options.models,
-        options.mode,
-        options.size,
-        options.partition_factor,
-        configs=configs,
-        **_shared(options),
-    )
-    _print_facts(facts)
+    groups = groups_of(options, configs)
+    facts = _print_facts(options)
     matmul = matmul_rate(options.device, options.precision)
     print(f'matmul   {matmul:,.0f} GFLOP/s, {options.precision}, best of a big square product')
     notes = [*NOTES, f'peak MB: {memory.HOW[options.device]}']
@@ -77,7 +70,6 @@ def compare(options: Namespace, facts: dict[str, str], configs: str) -> None:
     after = matmul_rate(options.device, options.precision)
     print(f'\nmatmul   {after:,.0f} GFLOP/s after the run')
 
-    stem = _stem(options, *_names(options.size), *options.mode)
     content = {
         'environment': facts,
         'notes': notes,
@@ -85,18 +77,18 @@ def compare(options: Namespace, facts: dict[str, str], configs: str) -> None:
         'matmul_gflops': [matmul, after],
         'groups': [[row.as_dict() for row in rows] for rows in results],
     }
-    write_json(stem.with_suffix('.json'), content)
+    stem = _write_json(options, [*map(size_name, options.size), *options.mode], content)
     draw_groups(results, _caption(facts), stem.with_suffix('.png'))
     print(f'wrote {stem}.json and .png')
 
 
-def grow(options: Namespace, facts: dict[str, str]) -> None:
+def grow(options: Namespace) -> None:
     """Level growth: cost of inference against resolution."""
     case = _inference_case(options)
     cases = [replace(case, size=size) for size in options.size]
     if len(cases) < 2:
         raise UserError('--level growth needs two sizes or more: --size 256 512 1024')
-    _print_facts(facts)
+    facts = _print_facts(options)
     title = (
         f'growth of inference, {arch_title(case.arch)}, {case.model}, batch {case.batch_size}, '
         f'{case.precision}; attention and layer: of stage {FAMILY_OF[case.arch].main_stage + 1}'
@@ -104,31 +96,28 @@ def grow(options: Namespace, facts: dict[str, str]) -> None:
     print(f'\n{title}', flush=True)
     points = measure_growth(cases, options.repeats, _reporter())
     print(f'\n{format_growth(points, case.arch)}')
-    stem = _stem(options, case.model)
-    write_json(
-        stem.with_suffix('.json'),
-        {'environment': facts, 'options': vars(options), 'points': [p.as_dict() for p in points]},
-    )
+    content = {'environment': facts, 'options': vars(options)}
+    content['points'] = [point.as_dict() for point in points]
+    stem = _write_json(options, [case.model], content)
     draw_growth(points, f'{title}\n{_caption(facts)}', stem.with_suffix('.png'))
     print(f'wrote {stem}.json and .png')
 
 
-def advise(options: Namespace, facts: dict[str, str]) -> None:
+def advise(options: Namespace) -> None:
     """Level advice: padding and cost of every sensible S."""
     case = _inference_case(options)
-    _print_facts(facts)
+    facts = _print_facts(options)
     content = {'environment': facts, 'options': vars(options), 'advice': []}
     for size in options.size:
-        factors = candidates(options.arch, size)
-        advices = [factor_advice(options.arch, size, s) for s in factors]
+        factors = candidates(case.arch, size)
+        advices = [factor_advice(case.arch, size, s) for s in factors]
         times = {}
         if options.measure:
             times = _time_factors(replace(case, size=size), factors, options)
-        print(f'\n{format_advice(options.arch, size, advices, times)}', flush=True)
+        print(f'\n{format_advice(case.arch, size, advices, times)}', flush=True)
         summary = {'size': size, 'recommended': recommend(advices), 'seconds': times}
         content['advice'].append({**summary, 'factors': [asdict(advice) for advice in advices]})
-    stem = _stem(options, *_names(options.size))
-    write_json(stem.with_suffix('.json'), content)
+    stem = _write_json(options, [*map(size_name, options.size)], content)
     print(f'wrote {stem}.json')
 
 
@@ -136,41 +125,40 @@ def _time_factors(case: Case, factors: Sequence[int], options: Namespace) -> dic
     """Median seconds of the backbone per S, None where it cannot run."""
     steps = {s: build_step(replace(case, partition_factor=s)) for s in factors}
     results = interleave(steps, options.repeats, case.device, _reporter())
-    return {s: getattr(result, 'median', None) for s, result in results.items()}
+    return {s: None if isinstance(x, Exception) else median(x) for s, x in results.items()}
 
 
 def _inference_case(options: Namespace) -> Case:
     """What growth and advice vary: inference of the backbone with one backend."""
-    models = options.models
+    models, size = options.models, options.size[0]
     if models and (len(models) != 1 or models[0] not in BACKENDS):
         raise UserError(
             f'--models {" ".join(models)}: level {options.level} takes one backend of '
             f'{", ".join(BACKENDS)}'
         )
-    size = options.size[0]
-    given = dict(_shared(options), partition_factor=default_factor(options.arch, size))
-    case = Case('backbone', 'auto', 'inference', size=size, **given)
-    small = replace(case, size=SMALL_SIZE)
-    return replace(case, model=models[0] if models else default_backend(small))
+    where = options.arch, size, default_factor(options.arch, size)
+    how = options.batch_size, options.device, options.precision
+    case = Case('backbone', 'auto', 'inference', *where, *how)
+    model = models[0] if models else default_backend(replace(case, size=SMALL_SIZE))
+    return replace(case, model=model)
 
 
-def _shared(options: Namespace) -> dict:
-    """What all cases of a run have in common."""
-    return {name: getattr(options, name) for name in ('arch', 'batch_size', 'device', 'precision')}
+def _write_json(options: Namespace, names: list[str], content: dict) -> Path:
+    """Write what was measured, raw samples included; returns the path without its suffix.
+
+    No run overwrites another's.
+    """
+    names = [options.level, options.arch, *names, options.device, options.precision]
+    stem = Path(options.out_dir, '_'.join([*names, time.strftime('%Y%m%d-%H%M%S')]))
+    with whole_or_absent(stem.with_suffix('.json')) as unfinished:
+        unfinished.write_text(json.dumps(content, indent=2) + '\n')
+    return stem
 
 
-def _stem(options: Namespace, *parts: str) -> Path:
-    """Path of the files of a run, without their suffix: no run overwrites another's."""
-    names = [options.level, options.arch, *parts, options.device, options.precision]
-    return Path(options.out_dir, '_'.join([*names, time.strftime('%Y%m%d-%H%M%S')]))
-
-
-def _names(sizes: Sequence[Size]) -> list[str]:
-    return [f'{height}x{width}' for height, width in sizes]
-
-
-def _print_facts(facts: dict[str, str]) -> None:
+def _print_facts(options: Namespace) -> dict[str, str]:
+    facts = environment(options.device)
     print('\n'.join(f'{name:8} {value}' for name, value in facts.items()), flush=True)
+    return facts
 
 
 def _caption(facts: dict[str, str]) -> str:

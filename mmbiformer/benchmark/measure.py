@@ -3,9 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from math import ceil
-from statistics import median
 
 import torch
 from torch import Tensor
@@ -15,23 +13,12 @@ from .device import synchronize
 MIN_SAMPLE = 0.02  # seconds: shorter steps are repeated within a sample
 
 
-@dataclass
-class Timing:
-    """Seconds per step, one value per round."""
-
-    samples: list[float]
-
-    @property
-    def median(self) -> float:
-        return median(self.samples)
-
-
 def interleave(
     steps: Mapping[str, Callable[[], object]],
     rounds: int,
     device: str,
     report: Callable[[str], None] = lambda line: None,
-) -> dict[str, Timing | Exception]:
+) -> dict[str, list[float] | Exception]:
     """Time steps in turns, A B C B C A, so that a slow spell of the machine hits all alike.
 
     Each round begins with the next step: what one leaves to another, such as memory given back,
@@ -44,29 +31,30 @@ def interleave(
         report (Callable): Is told one line per round.
 
     Returns:
-        dict[str, Timing | Exception]: In the order of ``steps``; what a step raised when it did.
+        dict[str, list[float] | Exception]: In the order of ``steps``: seconds per step, one value
+        per round, or what the step raised, without the frames that hold its tensors.
     """
-    results: dict[str, Timing | Exception] = {}
+    results: dict[str, list[float] | Exception] = {}
     calls = {}
     report('warm-up')
     for name, step in steps.items():
-        results[name] = Timing([])
+        results[name] = []
         try:
             seconds = _seconds(step, 1, device)  # allocates, builds kernels
             if seconds < MIN_SAMPLE:
                 seconds = _seconds(step, 1, device)
             calls[name] = max(1, ceil(MIN_SAMPLE / seconds))
         except Exception as error:  # whatever goes wrong is that row's result
-            results[name] = _without_frames(error)
+            results[name] = error.with_traceback(None)
     for number in range(1, rounds + 1):
         report(f'round {number} of {rounds}')
         turns = list(calls.items())
         begin = (number - 1) % max(1, len(turns))
         for name, count in turns[begin:] + turns[:begin]:
             try:
-                results[name].samples.append(_seconds(steps[name], count, device))
+                results[name].append(_seconds(steps[name], count, device))
             except Exception as error:
-                results[name] = _without_frames(error)
+                results[name] = error.with_traceback(None)
                 del calls[name]
     return results
 
@@ -79,11 +67,6 @@ def _seconds(step: Callable[[], object], calls: int, device: str) -> float:
         step()
     synchronize(device)
     return (time.perf_counter() - start) / calls
-
-
-def _without_frames(error: Exception) -> Exception:
-    """The error without its traceback, whose frames hold the tensors of the failed step."""
-    return error.with_traceback(None)
 
 
 @contextmanager

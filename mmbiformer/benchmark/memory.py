@@ -12,6 +12,7 @@ import multiprocessing
 import re
 from collections.abc import Callable
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -89,7 +90,8 @@ def _report_peak(build: Callable, spec: object, small: object, sender: Connectio
         build(small)()
         step = build(spec)
         release_freed()
-        base, files = _reset_peak(), _resident_bytes('RssFile')
+        Path('/proc/self/clear_refs').write_text('5')  # forgets the peak so far
+        base, files = _resident_bytes('VmRSS'), _resident_bytes('RssFile')
         step()
         files = _resident_bytes('RssFile') - files
         sender.send(_resident_bytes('VmHWM') - base - files)
@@ -105,16 +107,9 @@ def release_freed() -> None:
         trim(0)
 
 
-def _reset_peak() -> int:
-    """Forget the peak so far, imports and set-up; returns the resident bytes now."""
-    with open('/proc/self/clear_refs', 'w') as file:
-        file.write('5')
-    return _resident_bytes('VmRSS')
-
-
 def _resident_bytes(field: str) -> int:
-    with open('/proc/self/status') as file:
-        return int(re.search(rf'{field}:\s+(\d+) kB', file.read())[1]) * 1024
+    status = Path('/proc/self/status').read_text()
+    return int(re.search(rf'{field}:\s+(\d+) kB', status)[1]) * 1024
 
 
 def reason(error: Exception) -> str:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from mmbiformer.backbones import BiFormer
 from mmbiformer.layers import BiFormerBlock, BiLevelRoutingAttention, FullAttention
+from mmbiformer.ops.regions import join_regions, to_regions
 
 
 def official_style(backbone: BiFormer) -> BiFormer:
@@ -85,12 +86,6 @@ def official_style_attention(
     return rearrange(out, '(b r) n t d -> b r t (n d)', b=batch)
 
 
-def split_regions(x: Tensor, partition_factor: int) -> Tensor:
-    """Regroup a padded map (B, S * h, S * w, C) into regions (B, R, T, C)."""
-    s = partition_factor
-    return rearrange(x, 'b (i h) (j w) c -> b (i j) (h w) c', i=s, j=s)
-
-
 class _RoutingAttention(BiLevelRoutingAttention):
     """Bi-level routing attention over the padded map."""
 
@@ -100,8 +95,7 @@ class _RoutingAttention(BiLevelRoutingAttention):
         s = self.partition_factor
         x = F.pad(x, (0, 0, 0, -width % s, 0, -height % s))
         h, w = x.shape[1] // s, x.shape[2] // s
-        regions = split_regions(x, s)
-        q, kv = self.qkv(regions).split([channels, 2 * channels], dim=-1)
+        q, kv = self.qkv(to_regions(x, s)).split([channels, 2 * channels], dim=-1)
         k, v = kv.chunk(2, dim=-1)
 
         affinity = (q.detach().mean(2) * self.scale) @ k.detach().mean(2).transpose(1, 2)
@@ -110,7 +104,7 @@ class _RoutingAttention(BiLevelRoutingAttention):
         local_context = rearrange(self.lce(v), 'b c h w -> b h w c')
 
         out = official_style_attention(q, kv, indices, self.num_heads, self.scale)
-        out = rearrange(out, 'b (i j) (h w) c -> b (i h) (j w) c', i=s, h=h, w=w)
+        out = join_regions(out, (h, w), s)
         return self.proj(out + local_context)[:, :height, :width].contiguous()
 
 

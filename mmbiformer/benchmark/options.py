@@ -10,7 +10,7 @@ from .device import DTYPES, pick_device
 from .families import FAMILIES, FAMILY_OF
 
 LEVELS = ('op', 'backbone', 'detector', 'growth', 'advice')
-DEFAULT_SIZES = {'growth': ['256', '384', '512', '768', '1024', '1536']}
+GROWTH_SIZES = (256, 384, 512, 768, 1024, 1536)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -54,8 +54,8 @@ def parse_options(description: str, argv: list[str] | None = None) -> argparse.N
         raise UserError(f'--measure goes with --level advice, not with {options.level}')
     options.mode = options.mode or list(MODES)
     options.precision = options.amp or 'fp32'
-    if options.size is None:
-        options.size = [parse_size(x) for x in DEFAULT_SIZES.get(options.level, ['512'])]
+    sides = GROWTH_SIZES if options.level == 'growth' else (512,)
+    options.size = options.size or [(side, side) for side in sides]
     return options
 
 

@@ -16,7 +16,7 @@ from mmbiformer.tables import MISSING
 from .cases import OFFICIAL, RIVALS
 from .groups import Row
 from .growth import PAPER_EXPONENTS, PARTS, Point, exponents
-from .report import milliseconds
+from .report import megabytes, milliseconds
 
 YARDSTICK, RIVAL, OURS = '#9a9a9a', '#d9a441', '#2f6db5'
 ROW_HEIGHT = 0.32  # inches
@@ -30,8 +30,17 @@ def draw_groups(groups: Sequence[list[Row]], caption: str, path: Path) -> None:
     figure, axes = new_figure(size, len(groups), 2, gridspec_kw=dict(height_ratios=heights))
     for rows, left, right in zip(groups, axes[::2], axes[1::2], strict=True):
         left.set_title(rows[0].case.title, loc='left', fontsize=9)
-        _draw_times(left, rows)
-        _draw_memory(right, rows)
+        times = [(row.seconds or 0) * 1e3 for row in rows]
+        samples = [[x * 1e3 for x in row.samples] or [0] for row in rows]
+        below = [time - min(x) for time, x in zip(times, samples, strict=True)]
+        above = [max(x) - time for time, x in zip(times, samples, strict=True)]
+        labels = [milliseconds(row.seconds) for row in rows]
+        _bars(left, rows, times, labels, xerr=(below, above))
+        left.set_xlabel('ms per step (bar: median, line: min to max)', fontsize=8)
+        peaks = [(row.peak_bytes or 0) / 1e6 for row in rows]
+        labels = [MISSING if row.peak_bytes is None else megabytes(row.peak_bytes) for row in rows]
+        _bars(right, rows, peaks, labels)
+        right.set_xlabel('peak memory over model and inputs, MB', fontsize=8)
     _save(figure, caption, path)
 
 
@@ -41,23 +50,6 @@ def _save(figure: Figure, caption: str, path: Path) -> None:
     figure.suptitle('\n'.join(wrap(caption, letters)), fontsize=8, color='#555555')
     with whole_or_absent(path) as unfinished:
         figure.savefig(unfinished, dpi=130)
-
-
-def _draw_times(axes: Axes, rows: list[Row]) -> None:
-    values = [(row.seconds or 0) * 1e3 for row in rows]
-    below = [v - min(row.samples, default=0) * 1e3 for v, row in zip(values, rows, strict=True)]
-    above = [max(row.samples, default=0) * 1e3 - v for v, row in zip(values, rows, strict=True)]
-    labels = [milliseconds(row.seconds) if row.samples else MISSING for row in rows]
-    _bars(axes, rows, values, labels, xerr=(below, above))
-    axes.set_xlabel('ms per step (bar: median, line: min to max)', fontsize=8)
-
-
-def _draw_memory(axes: Axes, rows: list[Row]) -> None:
-    peaks = [row.peak_bytes for row in rows]
-    labels = [MISSING if peak is None else f'{peak / 1e6:,.0f}' for peak in peaks]
-    values = [(peak or 0) / 1e6 for peak in peaks]
-    _bars(axes, rows, values, labels)
-    axes.set_xlabel('peak memory over model and inputs, MB', fontsize=8)
 
 
 def _bars(axes: Axes, rows: list[Row], values: list[float], labels: list[str], **options) -> None:
@@ -78,7 +70,7 @@ def _color(model: str) -> str:
 def draw_growth(points: Sequence[Point], caption: str, path: Path) -> None:
     """Time against pixels, one panel per part, with fitted exponents and the paper's slopes."""
     figure, panels = new_figure((12, 4.2), num_columns=len(PARTS))
-    fits = exponents(points, lambda point: point.result.median)
+    fits = exponents(points, lambda point: point.seconds)
     for part, axes in zip(PARTS, panels, strict=True):
         axes.set(xscale='log', yscale='log')
         for rule, color in (('scaled', OURS), ('fixed', RIVAL)):
@@ -87,7 +79,7 @@ def draw_growth(points: Sequence[Point], caption: str, path: Path) -> None:
                 axes.plot([], [], color=color, label=f'S {rule}: {MISSING}')
                 continue
             sides = [prod(p.size) ** 0.5 for p in chosen]
-            times = [p.result.median * 1e3 for p in chosen]
+            times = [p.seconds * 1e3 for p in chosen]
             label = f'S {rule}: e = {fits[rule, part]:.2f}'
             axes.plot(sides, times, 'o-', color=color, label=label)
             axes.set_xticks(sides, [f'{side:.0f}²' for side in sides])

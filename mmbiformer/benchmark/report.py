@@ -1,9 +1,5 @@
-"""Tables for the terminal and the JSON file."""
+"""The table of a group, and numbers as all tables show them."""
 
-import json
-from pathlib import Path
-
-from mmbiformer.files import whole_or_absent
 from mmbiformer.tables import MISSING, format_table
 
 from .cases import OFFICIAL
@@ -13,8 +9,8 @@ BLANK = '-'  # what follows from a number that is missing, or has nothing to be 
 SWIN = 'swin-t'
 
 
-def milliseconds(seconds: float) -> str:
-    return three_digits(seconds * 1e3)
+def milliseconds(seconds: float | None) -> str:
+    return MISSING if seconds is None else three_digits(seconds * 1e3)
 
 
 def three_digits(value: float) -> str:
@@ -67,9 +63,3 @@ def _cells(row: Row, matmul: float, reference: dict[str, float | None]) -> list[
         f'{official / seconds:.2f} x' if official else BLANK,
         f'{seconds / swin:.2f}' if swin else BLANK,
     ]
-
-
-def write_json(path: Path, content: dict) -> None:
-    """Write everything that was measured, raw samples included."""
-    with whole_or_absent(path) as unfinished:
-        unfinished.write_text(json.dumps(content, indent=2) + '\n')

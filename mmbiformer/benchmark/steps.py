@@ -10,12 +10,13 @@ from mmbiformer.ops import routed_attention, routing_indices
 from mmbiformer.ops.any_size import from_regions, pad_to_regions
 from mmbiformer.ops.backends import choose
 from mmbiformer.ops.inputs import Inputs
+from mmbiformer.ops.regions import to_regions
 
 from .cases import OFFICIAL, Case, map_size
-from .device import DTYPES, autocast
+from .device import DTYPES
 from .families import FAMILY_OF
 from .models import build_backbone, build_detector
-from .official_style import official_style_attention, split_regions
+from .official_style import official_style_attention
 
 NUM_BOXES = 10  # per image, in the training of a detector
 
@@ -47,7 +48,9 @@ class Step:
 
     def autocast_forward(self) -> Tensor | object:
         """The forward pass in the case's precision."""
-        with autocast(self.case.device, self.case.precision):
+        enabled = self.case.precision != 'fp32'
+        dtype = DTYPES[self.case.precision] if enabled else None
+        with torch.autocast(self.case.device, dtype, enabled=enabled):
             return self.forward()
 
 
@@ -66,11 +69,8 @@ def _backbone_step(case: Case) -> Step:
     backbone.train(case.mode == 'training')
     torch.manual_seed(1)
     images = torch.randn(case.batch_size, 3, *case.size, device=case.device)
-
-    def forward() -> Tensor:
-        return _loss(backbone(images))
-
-    return Step(case, forward, list(backbone.parameters()), backbone)
+    parameters = list(backbone.parameters())
+    return Step(case, lambda: _loss(backbone(images)), parameters, backbone)
 
 
 def _detector_step(case: Case) -> Step:
@@ -113,70 +113,54 @@ def _op_step(case: Case) -> Step:
 
     The official-style row begins with maps that are padded already, as its layer does.
     """
-    layer, maps, pads = prepare_attention(case, case.stage)
-    indices = route(layer, maps, pads)
+    layer, inputs, pad_query = prepare_attention(case, case.stage)
     training, s = case.mode == 'training', case.partition_factor
 
     if case.model == OFFICIAL:
-        height, width = maps[0].shape[1:3]
-        q, k, v = (pad_to_regions(x, s, pad) for x, pad in zip(maps, pads, strict=True))
+        height, width = inputs.q.shape[1:3]
+        pads = pad_query, inputs.pad_key, inputs.pad_value
+        q, k, v = (pad_to_regions(x, s, pad) for x, pad in zip(inputs[:3], pads, strict=True))
         trained = [q.requires_grad_(training), torch.cat([k, v], -1).requires_grad_(training)]
 
         def forward() -> Tensor:
-            q, kv = (split_regions(x, s) for x in trained)
-            out = official_style_attention(q, kv, indices, layer.num_heads, layer.scale)
+            q, kv = (to_regions(x, s) for x in trained)
+            out = official_style_attention(q, kv, inputs.indices, layer.num_heads, layer.scale)
             return _loss([from_regions(out, height, width, s)])
     else:
-        trained = [x.requires_grad_(training) for x in (*maps, *pads[1:])]
+        arguments = inputs._asdict()
+        floats = (*inputs[:3], inputs.pad_key, inputs.pad_value)
+        trained = [x.requires_grad_(training) for x in floats]
 
         def forward() -> Tensor:
-            return _loss([attend(layer, maps, pads, indices, case.model)])
+            return _loss([routed_attention(**arguments, backend=case.model)])
 
     return Step(case, forward, trained, layer)
 
 
-def prepare_attention(case: Case, stage: int) -> tuple[nn.Module, list[Tensor], list[Tensor]]:
+def prepare_attention(case: Case, stage: int) -> tuple[nn.Module, Inputs, Tensor]:
     """Routed attention without its projections: the layer of a stage, and inputs for it.
 
     Returns:
-        tuple: The layer, for its options alone: it has no data; random queries, keys and values,
-        (B, H, W, C) each; the query, key and value of a padding token, (C, ) each.
+        tuple: The layer, for its options alone: it has no data; random inputs with the regions
+        that the layer chooses; the query of a padding token, (C, ), which the choice depends on.
     """
     family = FAMILY_OF[case.arch]
     with torch.device('meta'):
         backbone = family.backbone(family.archs[case.arch], partition_factor=case.partition_factor)
     layer = family.attention(backbone, stage)
-    channels = layer.proj.out_features
+    channels, s = layer.proj.out_features, layer.partition_factor
     torch.manual_seed(1)
     maps = torch.randn(3, case.batch_size, *map_size(case.size, stage), channels)
     pads = torch.randn(3, channels)
     dtype = DTYPES[case.precision]  # as a projection gives them under autocast
-    return layer, list(maps.to(case.device, dtype)), list(pads.to(case.device, dtype))
-
-
-def route(layer: nn.Module, maps: list[Tensor], pads: list[Tensor]) -> Tensor:
-    """The regions, (B, S * S, K), that the layer chooses for prepared inputs."""
-    return routing_indices(*maps[:2], layer.topk, layer.partition_factor, *pads[:2])
-
-
-def attend(
-    layer: nn.Module, maps: list[Tensor], pads: list[Tensor], indices: Tensor, backend: str
-) -> Tensor:
-    """The layer's attention of prepared inputs, (B, H, W, C)."""
-    return routed_attention(
-        *maps,
-        indices,
-        partition_factor=layer.partition_factor,
-        num_heads=layer.num_heads,
-        scale=layer.scale,
-        pad_key=pads[1],
-        pad_value=pads[2],
-        backend=backend,
-    )
+    q, k, v = maps.to(case.device, dtype)
+    pad_query, pad_key, pad_value = pads.to(case.device, dtype)
+    indices = routing_indices(q, k, layer.topk, s, pad_query, pad_key)
+    inputs = Inputs(q, k, v, indices, pad_key, pad_value, s, layer.num_heads, layer.scale)
+    return layer, inputs, pad_query
 
 
 def default_backend(case: Case) -> str:
     """What the backbone takes when no backend is named, and so do levels growth and advice."""
-    layer, maps, pads = prepare_attention(case, FAMILY_OF[case.arch].main_stage)
-    options = layer.partition_factor, layer.num_heads, layer.scale
-    return choose('auto', Inputs(*maps, route(layer, maps, pads), *pads[1:], *options)).name
+    _, inputs, _ = prepare_attention(case, FAMILY_OF[case.arch].main_stage)
+    return choose('auto', inputs).name

@@ -5,9 +5,14 @@ from mmengine.config import Config
 from text_tables import tables_of
 from toolbox import CONFIGS
 
-from mmbiformer.benchmark.advice import candidates, factor_advice, recommend, stage_advice
+from mmbiformer.benchmark.advice import (
+    candidates,
+    factor_advice,
+    format_advice,
+    recommend,
+    stage_advice,
+)
 from mmbiformer.benchmark.cases import SHIPPED_FACTORS, default_factor
-from mmbiformer.benchmark.scaling_report import format_advice
 from mmbiformer.ops.regions import real_tokens
 
 

@@ -7,8 +7,9 @@ from torch import nn
 
 from mmbiformer import BiFormer
 from mmbiformer.benchmark import official_style
-from mmbiformer.benchmark.official_style import official_style_attention, split_regions
+from mmbiformer.benchmark.official_style import official_style_attention
 from mmbiformer.ops import routed_attention
+from mmbiformer.ops.regions import to_regions
 
 ARCH = dict(embed_dims=(32, 64, 96, 128), depths=(1, 1, 2, 1), topks=(1, 2, 4, None))
 
@@ -81,9 +82,9 @@ def test_attention_equals_the_reference_op() -> None:
     expected = routed_attention(
         q, k, v, indices, partition_factor=2, num_heads=2, scale=0.3, backend='reference'
     )
-    kv = split_regions(torch.cat([k, v], -1), 2)
-    out = official_style_attention(split_regions(q, 2), kv, indices, num_heads=2, scale=0.3)
-    torch.testing.assert_close(out, split_regions(expected, 2), rtol=0, atol=1e-12)
+    kv = to_regions(torch.cat([k, v], -1), 2)
+    out = official_style_attention(to_regions(q, 2), kv, indices, num_heads=2, scale=0.3)
+    torch.testing.assert_close(out, to_regions(expected, 2), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize(
