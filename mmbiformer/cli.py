@@ -25,7 +25,8 @@ def run_tool(main: Callable[[], None], needs: Sequence[str] = ('mmengine', 'mmcv
     """Run a tool's main function; an error that a user can mend is one line and exit code 2.
 
     Args:
-        main (Callable): The function.
+        main (Callable): The function. It imports itself what needs more than this file, so that
+            a missing package can be named.
         needs (Sequence[str]): Packages of the stack without which it cannot start; none of a tool
             that judges result files.
     """
@@ -42,19 +43,12 @@ def run_tool(main: Callable[[], None], needs: Sequence[str] = ('mmengine', 'mmcv
         remedy = 'pip install -e ".[evaluation]"'
         print(f'error: {error.name} is not installed: {remedy}', file=sys.stderr)
         sys.exit(2)
-    _leave_process_group()
-
-
-def _leave_process_group() -> None:
-    """End torch.distributed before the interpreter does.
-
-    A thread of gloo's that still has to drop the tensor of the last collective when the
-    interpreter ends aborts the process, and the launcher reports a run that went well as failed.
-    Destroying the group joins these threads, except where DistributedDataParallel was used: its
-    reducer never lets go of the group. The pause then lets them drop it.
-    """
     import torch.distributed as dist
 
+    # A thread of gloo's that still has to drop the tensor of the last collective when the
+    # interpreter ends aborts the process, and the launcher reports a run that went well as failed.
+    # Destroying the group joins these threads, except where DistributedDataParallel was used: its
+    # reducer never lets go of the group. The pause then lets them drop it.
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
         time.sleep(0.2)
@@ -78,20 +72,12 @@ def run_parser(description: str) -> argparse.ArgumentParser:
     return parser
 
 
-def parse_run(parser: argparse.ArgumentParser) -> argparse.Namespace:
-    """Parse; launchers may pass the local rank as an option, and mmengine reads the variable."""
+def parse_run(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, 'Config']:
+    """The options of a parser made by :func:`run_parser`, and the config that they describe."""
     args = parser.parse_args()
+    # Launchers may pass the local rank as an option, and mmengine reads the variable.
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    return args
-
-
-def load_run(args: argparse.Namespace) -> 'Config':
-    """The config that the options of :func:`run_parser` describe."""
     from .engine import load_config
 
-    return load_config(
-        args.config,
-        work_dir=args.work_dir,
-        data_root=args.data_root,
-        cfg_options=args.cfg_options,
-    )
+    options = dict(work_dir=args.work_dir, data_root=args.data_root, cfg_options=args.cfg_options)
+    return args, load_config(args.config, **options)

@@ -15,7 +15,6 @@ CONFIGS = Path(__file__).parent.parent / 'configs'
 
 
 def main() -> None:
-    # Only now, so that run_tool can say which package is missing.
     from mmbiformer.benchmark.main import main
 
     main(__doc__, str(CONFIGS))

@@ -20,7 +20,6 @@ def main() -> None:
     parser.add_argument('--task', choices=TASKS, default='detection')
     args = parser.parse_args()
 
-    # Only now, so that run_tool can say which package is missing.
     from mmbiformer.experiments.quickstart import quickstart
 
     print(quickstart(str(TASKS[args.task])))

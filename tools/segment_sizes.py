@@ -13,7 +13,6 @@ from mmbiformer.cli import run_tool
 
 
 def main() -> None:
-    # Only now, so that run_tool can say which package is missing.
     from mmbiformer.evaluation.judge_files import judge_folders
     from mmbiformer.evaluation.report.report_files import write_segment_report
     from mmbiformer.evaluation.segmentation.class_names import read_class_names

@@ -9,17 +9,12 @@ import argparse
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mmbiformer.cli import run_tool
 from mmbiformer.stack import require
 
-if TYPE_CHECKING:
-    from mmbiformer.experiments.results import Results
-
 
 def main() -> None:
-    # Only now, so that run_tool can say which package is missing.
     from mmbiformer.errors import UserError
     from mmbiformer.evaluation.detection.size_tables import report_text
     from mmbiformer.evaluation.judge_files import judge_files
@@ -52,7 +47,13 @@ def main() -> None:
         raise UserError(f"--images '{args.images}' is no folder: check the path")
     annotations, results, images, classes = args.ann, args.results, args.images, None
     if args.config:
-        written = run_detector(args)
+        require('mmengine', 'mmcv', 'mmdet')
+        from mmbiformer.engine import load_config
+        from mmbiformer.experiments.results import write_results
+
+        cfg = load_config(args.config, data_root=args.data_root, work_dir=args.out_dir)
+        prefix = Path(args.out_dir, Path(args.config).stem)
+        written = write_results(cfg, args.checkpoint, prefix, args.iou_type)
         args.iou_type = args.iou_type or ('segm' if 'segm' in written.detections else 'bbox')
         chosen = written.detections[args.iou_type]
         annotations, results, images = written.annotations, [chosen], written.images
@@ -71,17 +72,6 @@ def main() -> None:
     print(report_text(report))
     for path in write_report(report, args.out_dir, image_dir=images, command=command).values():
         print(f'wrote {path}')
-
-
-def run_detector(args: argparse.Namespace) -> 'Results':
-    """Write what the config's detector finds to the report's folder."""
-    require('mmengine', 'mmcv', 'mmdet')
-    from mmbiformer.engine import load_config
-    from mmbiformer.experiments.results import write_results
-
-    cfg = load_config(args.config, data_root=args.data_root, work_dir=args.out_dir)
-    prefix = Path(args.out_dir, Path(args.config).stem)
-    return write_results(cfg, args.checkpoint, prefix, args.iou_type)
 
 
 if __name__ == '__main__':

@@ -13,7 +13,6 @@ BACKBONES = ('biformer', 'swin', 'resnet')
 
 
 def main() -> None:
-    # Only now, so that run_tool can say which package is missing.
     from mmbiformer.experiments.size_comparison import SETTINGS, compare_backbones
 
     parser = argparse.ArgumentParser(

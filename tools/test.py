@@ -3,7 +3,7 @@
 python tools/test.py CONFIG CHECKPOINT --data-root data/coco --show-dir pictures
 """
 
-from mmbiformer.cli import load_run, parse_run, run_parser, run_tool
+from mmbiformer.cli import parse_run, run_parser, run_tool
 
 
 def main() -> None:
@@ -12,13 +12,12 @@ def main() -> None:
     parser.add_argument('--out', help='where predictions go: a .pkl file, or a folder of maps')
     parser.add_argument('--show-dir', help='folder for pictures, ground truth beside predictions')
     parser.add_argument('--tta', action='store_true', help='test-time augmentation')
-    args = parse_run(parser)
+    args, cfg = parse_run(parser)
 
-    # Only now, so that run_tool can say which package is missing.
     from mmbiformer.engine import build_tester
 
     runner = build_tester(
-        load_run(args),
+        cfg,
         args.checkpoint,
         launcher=args.launcher,
         out=args.out,

@@ -3,7 +3,7 @@
 python tools/train.py configs/biformer/retinanet_biformer-s_fpn_1x_coco.py --data-root data/coco
 """
 
-from mmbiformer.cli import load_run, parse_run, run_parser, run_tool
+from mmbiformer.cli import parse_run, run_parser, run_tool
 
 
 def main() -> None:
@@ -19,13 +19,12 @@ def main() -> None:
     parser.add_argument(
         '--auto-scale-lr', action='store_true', help='scale the lr with the total batch size'
     )
-    args = parse_run(parser)
+    args, cfg = parse_run(parser)
 
-    # Only now, so that run_tool can say which package is missing.
     from mmbiformer.engine import build_trainer
 
     runner = build_trainer(
-        load_run(args),
+        cfg,
         launcher=args.launcher,
         resume=args.resume,
         pretrained=args.pretrained,

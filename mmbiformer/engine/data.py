@@ -52,20 +52,16 @@ def check_data(cfg: Config, splits: Iterable[str]) -> None:
     """
     for split in splits:
         for dataset in iter_datasets(cfg, split):
-            if not _is_remote(dataset):
-                _check_folders(dataset)
-                _check_classes(cfg, dataset)
+            root = dataset.get('data_root') or ''
+            # On a file server of mmengine's, looking costs too much.
+            if not dataset.get('backend_args') and '://' not in root:
+                _check_folders(dataset, root)
+                _check_classes(cfg, dataset, root)
 
 
-def _is_remote(dataset: ConfigDict) -> bool:
-    """Whether the data lie on a file server of mmengine's, where looking costs too much."""
-    return bool(dataset.get('backend_args')) or '://' in (dataset.get('data_root') or '')
-
-
-def _check_folders(dataset: ConfigDict) -> None:
-    root = dataset.get('data_root') or ''
-    needed = [*dataset.get('data_prefix', {}).values(), dataset.get('ann_file', '')]
-    needed = [path for path in needed if path]
+def _check_folders(dataset: ConfigDict, root: str) -> None:
+    parts = [*dataset.get('data_prefix', {}).values(), dataset.get('ann_file')]
+    needed = [path for path in parts if path]
     layout = f'the config expects {", ".join(needed)} in it; point it elsewhere with --data-root'
     if root and not os.path.isdir(root):
         raise UserError(f"data root '{root}' not found: {layout}")
@@ -78,7 +74,7 @@ def _has_content(path: Path) -> bool:
     return any(path.iterdir()) if path.is_dir() else path.is_file()
 
 
-def _check_classes(cfg: Config, dataset: ConfigDict) -> None:
+def _check_classes(cfg: Config, dataset: ConfigDict, root: str) -> None:
     """mmdet itself drops unknown names in silence and shifts the labels of those behind them."""
     if cfg.get('default_scope') != 'mmdet':
         return
@@ -90,7 +86,7 @@ def _check_classes(cfg: Config, dataset: ConfigDict) -> None:
     dataset_class = DATASETS.get(kind) if isinstance(kind, str) else kind
     if getattr(dataset_class, 'load_data_list', None) is not CocoDataset.load_data_list:
         return
-    annotations = os.path.join(dataset.get('data_root') or '', dataset['ann_file'])
+    annotations = os.path.join(root, dataset['ann_file'])
     classes = {**dataset_class.METAINFO, **(dataset.get('metainfo') or {})}.get('classes', ())
     classes = list_from_file(classes) if isinstance(classes, str) else list(classes)
     names = read_category_names(annotations)

@@ -10,8 +10,6 @@ from mmbiformer.errors import UserError
 
 from .parts import type_name
 
-AMP_KEYS = ('loss_scale', 'dtype', 'use_fsdp')
-
 
 def set_amp(cfg: Config) -> None:
     """Switch on automatic mixed precision.
@@ -47,7 +45,7 @@ def fit_to_device(cfg: Config, launcher: str) -> list[str]:
     optim_wrapper = cfg.get('optim_wrapper') or {}
     if on_cpu and type_name(optim_wrapper) == 'AmpOptimWrapper':
         optim_wrapper['type'] = 'OptimWrapper'
-        for key in AMP_KEYS:
+        for key in ('loss_scale', 'dtype', 'use_fsdp'):
             optim_wrapper.pop(key, None)
         notices.append('AMP needs an accelerator: this run on the CPU is in float32')
     if cfg.get('sync_bn') and (on_cpu or launcher == 'none'):

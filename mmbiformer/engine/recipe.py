@@ -22,13 +22,8 @@ def set_auto_scale_lr(cfg: Config) -> None:
 def advise_batch_size(cfg: Config, world_size: int) -> str | None:
     """What would keep the recipe where the total batch differs from the one it was made for.
 
-    Args:
-        cfg (Config): The config of the run.
-        world_size (int): Number of processes.
-
-    Returns:
-        str | None: One line with the learning rate that would fit and, for a schedule counted in
-        iterations, the number of them; None where there is nothing to say.
+    Returns one line with the learning rate that would fit and, for a schedule counted in
+    iterations, the number of them; None where there is nothing to say.
     """
     scaling = cfg.get('auto_scale_lr', {})
     base = scaling.get('base_batch_size')

@@ -43,9 +43,15 @@ def build_trainer(
         set_amp(cfg)
     if auto_scale_lr:
         set_auto_scale_lr(cfg)
+    if resume == 'auto':
+        resume = find_latest_checkpoint(cfg.work_dir)
+        if not resume:
+            raise UserError(
+                f"nothing to resume: '{cfg.work_dir}' has no last_checkpoint; leave --resume out "
+                'to start afresh, or name a checkpoint behind it'
+            )
     if resume is not None:
-        cfg.resume = True
-        cfg.load_from = _find_checkpoint(cfg.work_dir) if resume == 'auto' else resume
+        cfg.resume, cfg.load_from = True, resume
     if pretrained is not None:
         if 'backbone' not in cfg.model:
             raise UserError('--pretrained needs a model with a backbone: use load_from instead')
@@ -62,8 +68,7 @@ def build_trainer(
     runner = _build_runner(cfg, launcher)
     if resumes:
         _load_weights(runner, cfg.load_from)  # mmengine would only warn of what does not fit
-    advice = advise_batch_size(cfg, runner.world_size)
-    if advice:
+    if advice := advise_batch_size(cfg, runner.world_size):
         runner.logger.warning(advice)
     return runner
 
@@ -114,7 +119,7 @@ def _build_runner(cfg: Config, launcher: str) -> Runner:
     runner = Runner.from_cfg(cfg)
     for notice in notices:
         runner.logger.warning(notice)
-    # mmbiformer.ops knows no mm package, and says by Python's logging which backend it took.
+    # Ops and layers know no mm package: they say by Python's logging which backend and path run.
     log = logging.getLogger('mmbiformer')
     log.setLevel(logging.INFO)
     log.handlers, log.propagate = list(runner.logger.handlers), False
@@ -140,16 +145,6 @@ def _check_resumable(checkpoint: str) -> None:
             f"checkpoint '{checkpoint}' cannot be resumed, it has no {', '.join(lacking)}: "
             '--resume needs one that a training run wrote, --pretrained takes weights'
         )
-
-
-def _find_checkpoint(work_dir: str) -> str:
-    checkpoint = find_latest_checkpoint(work_dir)
-    if not checkpoint:
-        raise UserError(
-            f"nothing to resume: '{work_dir}' has no last_checkpoint; leave --resume out to start "
-            'afresh, or name a checkpoint behind it'
-        )
-    return checkpoint
 
 
 def _check_exists(checkpoint: str) -> None:

@@ -20,11 +20,7 @@ from mmbiformer.tables import MISSING
 # What the table shows -> the metric's name.
 DETECTION_COLUMNS = {
     'AP': 'coco/bbox_mAP',
-    'AP50': 'coco/bbox_mAP_50',
-    'AP75': 'coco/bbox_mAP_75',
-    'APs': 'coco/bbox_mAP_s',
-    'APm': 'coco/bbox_mAP_m',
-    'APl': 'coco/bbox_mAP_l',
+    **{f'AP{x}': f'coco/bbox_mAP_{x}' for x in ('50', '75', 's', 'm', 'l')},
 }
 SEGMENTATION_COLUMNS = {'mIoU': 'mIoU', 'mAcc': 'mAcc', 'aAcc': 'aAcc'}
 

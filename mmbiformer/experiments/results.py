@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 
 from mmbiformer.engine import build_tester
 from mmbiformer.engine.parts import iter_datasets, list_evaluators, type_name
@@ -45,7 +45,14 @@ def write_results(
         UserError: If the config does not judge by COCO's metric, or data or the checkpoint do not
             fit; see :func:`build_tester`.
     """
-    evaluator = _coco_evaluator(cfg)
+    evaluators = list_evaluators(cfg, 'test')
+    judges = [x for x in evaluators if type_name(x) in ('CocoMetric', 'SizeCocoMetric')]
+    if not judges:
+        raise UserError(
+            'the config has no CocoMetric among its test_evaluator, which detections in COCO '
+            'format come from: add one'
+        )
+    evaluator = judges[0]
     metrics = evaluator.get('metric', 'bbox')
     metrics = [metrics] if isinstance(metrics, str) else list(metrics)
     detections = {x: f'{prefix}.{x}.json' for x in ('bbox', 'segm') if x in metrics}
@@ -87,14 +94,4 @@ def write_results(
         detections=detections,
         images=os.path.join(root, folder),
         classes=tuple(tester.test_dataloader.dataset.metainfo['classes']),
-    )
-
-
-def _coco_evaluator(cfg: Config) -> ConfigDict:
-    for evaluator in list_evaluators(cfg, 'test'):
-        if type_name(evaluator) in ('CocoMetric', 'SizeCocoMetric'):
-            return evaluator
-    raise UserError(
-        'the config has no CocoMetric among its test_evaluator, which detections in COCO format '
-        'come from: add one'
     )
