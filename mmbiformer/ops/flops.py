@@ -23,7 +23,5 @@ def _forward(q_shape, k_shape, v_shape, indices_shape, *args, **kwargs) -> int:
 
 
 @register_flop_formula(torch.ops.mmbiformer.routed_attention_backward)
-def _backward(
-    grad_shape, out_shape, kept_shape, q_shape, k_shape, v_shape, indices_shape, *args, **kwargs
-) -> int:
+def _backward(grad, out, kept, q_shape, k_shape, v_shape, indices_shape, *args, **kwargs) -> int:
     return 5 * _product(q_shape, indices_shape)  # the logits again, and two for each product
