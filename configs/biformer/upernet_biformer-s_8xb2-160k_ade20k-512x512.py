@@ -6,5 +6,4 @@ _base_ = [
     '../_base_/schedules/adamw-poly_160k.py',
 ]
 
-train_dataloader = dict(batch_size=2)
 default_hooks = dict(checkpoint=dict(interval=16000))

@@ -1,30 +1,13 @@
 # UperNet on BiFormer-S, with an auxiliary FCN head on the third stage.
-norm_cfg = dict(type='BN', requires_grad=True)
-sync_bn = 'torch'  # every BN becomes SyncBN when the run is distributed, and stays BN otherwise
+_base_ = './segmentor_biformer.py'
 
 model = dict(
-    type='EncoderDecoder',
-    data_preprocessor=dict(
-        type='SegDataPreProcessor',
-        mean=[123.675, 116.28, 103.53],
-        std=[58.395, 57.12, 57.375],
-        bgr_to_rgb=True,
-        pad_val=0,
-        seg_pad_val=255,
-        size=(512, 512),
-    ),
-    backbone=dict(type='mmbiformer.BiFormer', arch='s', partition_factor=8, drop_path_rate=0.3),
+    backbone=dict(drop_path_rate=0.3),
     decode_head=dict(
         type='UPerHead',
         in_channels=[64, 128, 256, 512],
-        in_index=[0, 1, 2, 3],
         pool_scales=(1, 2, 3, 6),
         channels=512,
-        dropout_ratio=0.1,
-        num_classes=150,
-        norm_cfg=norm_cfg,
-        align_corners=False,
-        loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0),
     ),
     auxiliary_head=dict(
         type='FCNHead',
@@ -35,10 +18,8 @@ model = dict(
         concat_input=False,
         dropout_ratio=0.1,
         num_classes=150,
-        norm_cfg=norm_cfg,
+        norm_cfg=_base_.norm_cfg,
         align_corners=False,
         loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=0.4),
     ),
-    train_cfg=dict(),
-    test_cfg=dict(mode='whole'),
 )
