@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .inputs import Inputs
-from .regions import bands, join_regions, real_tokens, region_size, to_regions
+from .regions import bands, real_tokens, region_size, to_regions
 
 
 def is_exporting() -> bool:
@@ -29,29 +29,34 @@ def is_recorded() -> bool:
     return is_exporting() or torch.compiler.is_compiling()
 
 
-def pad_bottom_right(x: Tensor, bottom: int, right: int, fill: Tensor | None = None) -> Tensor:
-    """Add rows at the bottom and columns on the right of a map.
+def pad_to_regions(
+    x: Tensor, partition_factor: int, fill: Tensor | None = None, reach: int | None = None
+) -> Tensor:
+    """Pad a map (B, H, W, C) at the bottom and on the right until S divides height and width.
 
     Args:
-        x (Tensor): Map of shape (B, H, W, C).
-        bottom (int): Number of rows to add.
-        right (int): Number of columns to add.
-        fill (Tensor, optional): The token to fill them with, (C, ). Zeros where not given.
+        fill (Tensor, optional): The padding token, (C, ). Zeros where not given.
+        reach (int, optional): How many rows and columns of padding are needed, as by a convolution
+            that sees no further. There may be more. All are needed where it is not given.
 
     Returns:
-        Tensor: (B, H + bottom, W + right, C); ``x`` itself where nothing is added and the size is
-        known.
+        Tensor: The padded map; ``x`` itself where nothing is added and the size is known.
     """
     batch, height, width, channels = x.shape
+    h, w = region_size(height, width, partition_factor)
+    padded_height, padded_width = h * partition_factor, w * partition_factor
     if is_exporting():
         # ``index_select`` reads the last row or column for each that is missing, and ``where``
         # overwrites it.
-        row = torch.arange(height + bottom, device=x.device)
-        column = torch.arange(width + right, device=x.device)
+        row = torch.arange(padded_height, device=x.device)
+        column = torch.arange(padded_width, device=x.device)
         real = (row < height).view(-1, 1, 1) & (column < width).view(-1, 1)
         x = x.index_select(1, row.clamp(max=height - 1))
         x = x.index_select(2, column.clamp(max=width - 1))
         return torch.where(real, x, 0 if fill is None else fill.to(x.dtype))
+    bottom, right = padded_height - height, padded_width - width
+    if reach is not None:
+        bottom, right = min(bottom, reach), min(right, reach)
     if not bottom and not right:
         return x
     if fill is None:
@@ -64,23 +69,6 @@ def pad_bottom_right(x: Tensor, bottom: int, right: int, fill: Tensor | None = N
     return x
 
 
-def pad_to_regions(
-    x: Tensor, partition_factor: int, fill: Tensor | None = None, reach: int | None = None
-) -> Tensor:
-    """Pad a map (B, H, W, C) until S divides its height and width; see :func:`pad_bottom_right`.
-
-    Args:
-        reach (int, optional): How many rows and columns of padding are needed, as by a convolution
-            that sees no further. There may be more. All are needed where it is not given.
-    """
-    height, width = x.shape[1:3]
-    h, w = region_size(height, width, partition_factor)
-    bottom, right = h * partition_factor - height, w * partition_factor - width
-    if reach is not None and not is_exporting():
-        bottom, right = min(bottom, reach), min(right, reach)
-    return pad_bottom_right(x, bottom, right, fill)
-
-
 def crop(x: Tensor, height: int, width: int) -> Tensor:
     """The upper left part of a map (B, H, W, C): a view where the size is known."""
     if is_exporting():  # whether a view has gaps in memory depends on how much padding there is
@@ -90,9 +78,10 @@ def crop(x: Tensor, height: int, width: int) -> Tensor:
 
 
 def from_regions(x: Tensor, height: int, width: int, partition_factor: int) -> Tensor:
-    """Join regions (B, R, T, C) and crop the padding: (B, H, W, C)."""
-    region = region_size(height, width, partition_factor)
-    return crop(join_regions(x, region, partition_factor), height, width)
+    """Join regions (B, R, T, C), as ``to_regions`` cuts them, without padding: (B, H, W, C)."""
+    s = partition_factor
+    x = x.unflatten(2, region_size(height, width, s)).unflatten(1, (s, s)).transpose(2, 3)
+    return crop(x.flatten(3, 4).flatten(1, 2), height, width)
 
 
 def region_sums(x: Tensor, partition_factor: int, dtype: torch.dtype) -> Tensor:
@@ -111,14 +100,7 @@ def region_sums(x: Tensor, partition_factor: int, dtype: torch.dtype) -> Tensor:
 
 
 def attend_in_regions(attend: Callable[..., Tensor], inputs: Inputs) -> Tensor:
-    """Cut maps into regions, padding included, attend within these, and join them again.
-
-    Args:
-        attend (Callable): Such as :func:`mmbiformer.ops.reference.attend`.
-
-    Returns:
-        Tensor: (B, H, W, C).
-    """
+    """Cut maps into regions, padding included, ``attend`` in these, and join them."""
     s, num_heads, partition = inputs.partition_factor, inputs.num_heads, inputs.partition
 
     def split(x: Tensor, pad: Tensor | None = None) -> Tensor:

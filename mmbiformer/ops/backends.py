@@ -63,11 +63,9 @@ _FROM_ENVIRONMENT = os.environ.get(VARIABLE, AUTO)
 
 
 def choose(backend: str, inputs: Inputs) -> Backend:
-    """The backend that computes these inputs.
+    """The backend, one of :data:`CHOICES`, that computes these inputs.
 
-    Args:
-        backend (str): One of :data:`CHOICES`. 'auto' takes the environment's choice or, without
-            one, 'chunked', and says so once in the log.
+    'auto' takes the environment's choice or, without one, 'chunked', and says so once in the log.
 
     Raises:
         ValueError: If the backend is unknown or cannot run; says why, and who asked for it.

@@ -44,7 +44,7 @@ class _Chunks:
         self.routed = routed_regions(inputs.indices, partition, num_heads)  # (N * M, K)
         self.bias = padding_bias(partition, k) if inputs.masks_padding else None
         self.tokens, self.dim = self.key.shape[1:]
-        self.num_keys = inputs.topk * self.tokens
+        self.num_keys = self.routed.shape[1] * self.tokens
         bytes_per_region = self.num_keys * (2 * self.dim + self.tokens) * k.element_size()
         is_cpu = k.device.type == 'cpu'
         budget = CPU_BYTES_PER_THREAD * torch.get_num_threads() if is_cpu else GPU_BYTES

@@ -12,6 +12,7 @@ as above, K routed regions.
 """
 
 from collections.abc import Iterator
+from math import prod
 
 import torch
 from torch import Tensor
@@ -25,12 +26,12 @@ PADDING_REGIONS = 32
 
 def num_query_regions(partition: Partition) -> int:
     """M: the regions of all maps of the batch that hold real tokens."""
-    return partition.batch * partition.num_real_regions
+    return partition.batch * prod(partition.real_shape)
 
 
 def num_key_regions(partition: Partition) -> int:
     """M + P; P is 0 where every region holds a real token."""
-    has_padding_regions = partition.num_real_regions < partition.num_regions
+    has_padding_regions = min(partition.real_shape) < partition.partition_factor
     return num_query_regions(partition) + (PADDING_REGIONS if has_padding_regions else 0)
 
 

@@ -37,11 +37,6 @@ class Inputs(NamedTuple):
         return self.q.shape[-1] // self.num_heads
 
     @property
-    def topk(self) -> int:
-        """K, the number of regions that each region attends to."""
-        return self.indices.shape[-1]
-
-    @property
     def masks_padding(self) -> bool:
         """Whether there is padding that takes no part."""
         return self.pad_key is None and self.partition.is_padded

@@ -39,34 +39,20 @@ class Partition(NamedTuple):
         return h * w
 
     @property
-    def num_regions(self) -> int:
-        """R, those of padding alone included."""
-        return self.partition_factor**2
-
-    @property
     def real_shape(self) -> tuple[int, int]:
         """In how many rows and columns the regions with real tokens lie; at most S each."""
         h, w = self.region
         return -(-self.height // h), -(-self.width // w)
 
     @property
-    def num_real_regions(self) -> int:
-        """How many regions of one map hold a real token."""
-        rows, columns = self.real_shape
-        return rows * columns
-
-    @property
     def is_padded(self) -> bool:
         """Whether any region holds padding."""
-        return self.height * self.width != self.num_regions * self.tokens
+        s = self.partition_factor
+        return self.height % s > 0 or self.width % s > 0
 
 
 def bands(length: int, size: int) -> Iterator[tuple[slice, slice, int]]:
-    """Where whole regions lie along an axis of a map, and then the partial one.
-
-    Args:
-        length (int): Number of tokens along the axis.
-        size (int): Tokens of a region along it.
+    """Where whole regions of ``size`` tokens lie along an axis, and then the partial one.
 
     Yields:
         tuple: Slice of tokens, slice of the regions they form, tokens of each of these regions.
@@ -83,13 +69,6 @@ def to_regions(x: Tensor, partition_factor: int) -> Tensor:
     s = partition_factor
     x = x.unflatten(1, (s, x.shape[1] // s)).unflatten(3, (s, x.shape[2] // s))
     return x.transpose(2, 3).flatten(3, 4).flatten(1, 2)
-
-
-def join_regions(x: Tensor, region: tuple[int, int], partition_factor: int) -> Tensor:
-    """Undo :func:`to_regions`: regions (B, R, T, C) of size ``region`` to (B, S * h, S * w, C)."""
-    s = partition_factor
-    x = x.unflatten(2, region).unflatten(1, (s, s)).transpose(2, 3)
-    return x.flatten(3, 4).flatten(1, 2)
 
 
 def real_tokens(

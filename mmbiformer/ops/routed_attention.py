@@ -62,8 +62,7 @@ def routed_attention(
 
 def _check(inputs: Inputs) -> Inputs:
     """Check the inputs; return them with pads in the maps' dtype, which autocast may narrow."""
-    q, k, v, indices = inputs.q, inputs.k, inputs.v, inputs.indices
-    pad_key, pad_value = inputs.pad_key, inputs.pad_value
+    q, k, v, indices, pad_key, pad_value, s, num_heads, _ = inputs
     if not q.ndim == 4 or not q.shape == k.shape == v.shape:
         raise ValueError(
             f'q, k and v must have one shape (B, H, W, C), '
@@ -74,7 +73,7 @@ def _check(inputs: Inputs) -> Inputs:
             f'q, k and v must have one dtype and device, got {q.dtype} on {q.device}, '
             f'{k.dtype} on {k.device} and {v.dtype} on {v.device}'
         )
-    s, batch, channels = inputs.partition_factor, q.shape[0], q.shape[3]
+    batch, _, _, channels = q.shape
     if s < 1:
         raise ValueError(f'partition_factor={s} must be at least 1')
     if indices.ndim != 3 or indices.shape[:2] != (batch, s * s):
@@ -84,8 +83,8 @@ def _check(inputs: Inputs) -> Inputs:
         )
     if indices.dtype != torch.int64:
         raise ValueError(f'indices must be int64, got {indices.dtype}: convert them by .long()')
-    if channels % inputs.num_heads:
-        raise ValueError(f'num_heads={inputs.num_heads} does not divide the {channels} channels')
+    if channels % num_heads:
+        raise ValueError(f'num_heads={num_heads} does not divide the {channels} channels')
     if (pad_key is None) != (pad_value is None):
         raise ValueError('pad_key and pad_value go together: give both or none')
     if pad_key is None:

@@ -25,16 +25,10 @@ class Routing(NamedTuple):
 
 
 def region_means(x: Tensor, partition_factor: int, pad: Tensor | None = None) -> Tensor:
-    """Mean token of each region.
+    """Mean token of each region of a map (B, H, W, C): (B, R, C), in float32 or wider.
 
-    Args:
-        x (Tensor): Map of shape (B, H, W, C).
-        partition_factor (int): S.
-        pad (Tensor, optional): The padding token, (C, ). Where given, padding counts in the mean;
-            else only real tokens do, and a region of padding alone has mean 0.
-
-    Returns:
-        Tensor: (B, R, C), in float32 or wider.
+    Where the padding token, ``pad`` of shape (C, ), is given, padding counts in the mean; else
+    only real tokens do, and a region of padding alone has mean 0.
     """
     height, width = x.shape[1:3]
     dtype = torch.promote_types(x.dtype, torch.float32)

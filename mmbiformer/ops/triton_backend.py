@@ -45,11 +45,12 @@ TILES_32_BIT = {
 }
 
 
-def choose_tiles(tokens: int, head_dim: int, dtype: torch.dtype) -> list[Tiles]:
-    """Tiles of the three kernels, by T, D and dtype. The tables are for D = 32."""
-    table = TILES_32_BIT if dtype == torch.float32 else TILES_16_BIT
+def choose_tiles(inputs: Inputs) -> list[Tiles]:
+    """Tiles of the three kernels, by dtype, T and D. The tables are for D = 32."""
+    table = TILES_32_BIT if inputs.q.dtype == torch.float32 else TILES_16_BIT
+    tokens = inputs.partition.tokens
     chosen = next(tiles for limit, tiles in table.items() if tokens <= limit)
-    factor = max(1, head_dim // 32)
+    factor = max(1, inputs.head_dim // 32)
     return [x._replace(warps=min(8, x.warps * factor)) for x in chosen]
 
 
@@ -100,20 +101,15 @@ def kept_shape(inputs: Inputs) -> tuple[int, ...]:
     return *inputs.q.shape[:3], inputs.num_heads
 
 
-def _choose_tiles(inputs: Inputs) -> list[Tiles]:
-    return choose_tiles(inputs.partition.tokens, inputs.head_dim, inputs.q.dtype)
-
-
 def _launch_grid(inputs: Inputs, items: int, block: int) -> tuple[int, int, int]:
     partition = inputs.partition
     return items, -(-partition.tokens // block), partition.batch * inputs.num_heads
 
 
 def _map_arguments(inputs: Inputs) -> dict:
-    _, height, width, _ = inputs.q.shape
     return dict(
-        height=height,
-        width=width,
+        height=inputs.q.shape[1],
+        width=inputs.q.shape[2],
         num_heads=inputs.num_heads,
         S=inputs.partition_factor,
         D=inputs.head_dim,
@@ -147,7 +143,7 @@ def forward(inputs: Inputs) -> tuple[Tensor, Tensor]:
     from .triton_kernels import forward_kernel
 
     q, indices = inputs.q, inputs.indices
-    tiles, _, _ = _choose_tiles(inputs)
+    tiles, _, _ = choose_tiles(inputs)
     out = torch.empty_like(q, memory_format=torch.contiguous_format)
     lse = q.new_empty(kept_shape(inputs), dtype=torch.float32)
     with torch.cuda.device_of(q):
@@ -156,7 +152,7 @@ def forward(inputs: Inputs) -> tuple[Tensor, Tensor]:
             indices.contiguous(),
             *_pads_in_use(inputs),
             lse,
-            topk=inputs.topk,
+            topk=indices.shape[2],
             scale=inputs.scale,
             MASKED=inputs.masks_padding,
             **_map_arguments(inputs),
@@ -170,9 +166,7 @@ def backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
     """Gradients of q, k, v (contiguous), pad_key and pad_value (None where there are no pads).
 
-    Args:
-        grad_out (Tensor): Gradient of the output, (B, H, W, C), any strides.
-        out, lse (Tensor): What :func:`forward` returned.
+    ``grad_out`` may have any strides; ``out`` and ``lse`` are what :func:`forward` returned.
     """
     with torch.cuda.device_of(inputs.q):
         grad_q, stats, norm, grad_pads = _backward_queries(grad_out, inputs, out, lse)
@@ -185,7 +179,7 @@ def _backward_queries(grad_out: Tensor, inputs: Inputs, out: Tensor, lse: Tensor
     from .triton_kernels import backward_query_kernel
 
     q, indices = inputs.q, inputs.indices
-    _, tiles, _ = _choose_tiles(inputs)
+    _, tiles, _ = choose_tiles(inputs)
     grid = _launch_grid(inputs, indices.shape[1], tiles.queries)
     grad_q = torch.empty_like(out)
     stats = lse.new_empty(*lse.shape, 2)
@@ -201,7 +195,7 @@ def _backward_queries(grad_out: Tensor, inputs: Inputs, out: Tensor, lse: Tensor
         lse,
         stats,
         norm,
-        topk=inputs.topk,
+        topk=indices.shape[2],
         scale=inputs.scale,
         MASKED=inputs.masks_padding,
         **_map_arguments(inputs),
@@ -223,7 +217,7 @@ def _backward_keys(
     from .triton_kernels import add_pieces_kernel, backward_key_kernel
 
     q, indices = inputs.q, inputs.indices
-    _, _, tiles = _choose_tiles(inputs)
+    _, _, tiles = choose_tiles(inputs)
     batch, num_regions, topk = indices.shape
     lists, starts = _invert(indices)
     num_listed = num_regions * topk
@@ -259,10 +253,7 @@ def _backward_keys(
 
 
 def _invert(indices: Tensor) -> tuple[Tensor, Tensor]:
-    """The regions that route to each region, without waiting for the device.
-
-    Args:
-        indices (Tensor): The regions that each region routes to, (B, R, K).
+    """The regions that route to each region by ``indices`` (B, R, K), with no wait for the device.
 
     Returns:
         tuple: The regions that route to region 0, then those that do to region 1 and so on,

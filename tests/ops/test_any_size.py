@@ -4,25 +4,24 @@ import pytest
 import torch
 
 from mmbiformer.ops import any_size
-from mmbiformer.ops.any_size import crop, pad_bottom_right, pad_to_regions, region_sums
+from mmbiformer.ops.any_size import crop, pad_to_regions, region_sums
 
 
 def test_nothing_to_pad_copies_nothing():
     x = torch.randn(1, 4, 6, 2)
-    assert pad_bottom_right(x, 0, 0, torch.ones(2)) is x
     assert pad_to_regions(x, 2, torch.ones(2)) is x
 
 
 @pytest.mark.parametrize('fill', [None, torch.tensor([1.0, 2.0])], ids=['zeros', 'token'])
-@pytest.mark.parametrize(('bottom', 'right'), [(2, 0), (0, 1), (2, 1)])
-def test_pad_bottom_right(bottom, right, fill):
-    x = torch.randn(2, 3, 4, 2)
-    padded = pad_bottom_right(x, bottom, right, fill)
-    assert padded.shape == (2, 3 + bottom, 4 + right, 2)
-    assert torch.equal(padded[:, :3, :4], x)
+@pytest.mark.parametrize(('height', 'width'), [(3, 5), (5, 4), (3, 4)])
+def test_padding_goes_to_the_bottom_and_the_right(height, width, fill):
+    x = torch.randn(2, height, width, 2)
+    padded = pad_to_regions(x, 5, fill)
+    assert padded.shape == (2, 5, 5, 2)
+    assert torch.equal(padded[:, :height, :width], x)
     token = torch.zeros(2) if fill is None else fill
-    assert (padded[:, 3:] == token).all()
-    assert (padded[:, :, 4:] == token).all()
+    assert (padded[:, height:] == token).all()
+    assert (padded[:, :, width:] == token).all()
 
 
 def test_padding_takes_the_dtype_of_the_map():
@@ -31,16 +30,16 @@ def test_padding_takes_the_dtype_of_the_map():
 
 
 @pytest.mark.parametrize('fill', [None, torch.tensor([1.0, 2.0])], ids=['zeros', 'token'])
-@pytest.mark.parametrize(('bottom', 'right'), [(0, 0), (2, 0), (0, 1), (2, 1)])
-def test_exporters_get_the_same_by_other_operators(monkeypatch, bottom, right, fill):
-    x = torch.randn(2, 3, 4, 2)
-    expected = pad_bottom_right(x, bottom, right, fill)
+@pytest.mark.parametrize(('height', 'width'), [(5, 5), (3, 5), (5, 4), (3, 4)])
+def test_exporters_get_the_same_by_other_operators(monkeypatch, height, width, fill):
+    x = torch.randn(2, height, width, 2)
+    expected = pad_to_regions(x, 5, fill)
     monkeypatch.setattr(any_size, 'is_exporting', lambda: True)
-    padded = pad_bottom_right(x, bottom, right, fill)
+    padded = pad_to_regions(x, 5, fill)
     assert padded is not x
     assert torch.equal(padded, expected)
-    assert torch.equal(crop(padded, 3, 4), x)
-    assert crop(padded, 3, 4).is_contiguous()
+    assert torch.equal(crop(padded, height, width), x)
+    assert crop(padded, height, width).is_contiguous()
 
 
 @pytest.mark.parametrize('recorded', [False, True], ids=['known size', 'any size'])

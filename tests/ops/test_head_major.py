@@ -11,7 +11,7 @@ from mmbiformer.ops.regions import Partition
 def test_gradients_of_padding_are_spread_over_regions(topk):
     """Also where each list has its region of padding at the same place."""
     partition = Partition(2, 9, 9, 8)
-    assert partition.num_real_regions == 5 * 5  # of 8 x 8
+    assert partition.real_shape == (5, 5)  # of 8 x 8
     indices = torch.zeros(2, 64, topk, dtype=torch.int64)
     indices[..., 0] = 63
     routed = routed_regions(indices, partition, num_heads=2)
