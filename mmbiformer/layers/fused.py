@@ -30,11 +30,6 @@ def _spans(x: Tensor, width: int) -> Iterator[slice]:
         yield slice(start, start + length)
 
 
-def _tokens(x: Tensor) -> Tensor:
-    """View a map (B, H, W, C) as tokens (L, C)."""
-    return x.flatten(0, 2)
-
-
 def _per_token(scale: Tensor | None, x: Tensor) -> Tensor | None:
     """Give each token of a map (B, H, W, C) its sample's factor: (B, ) to (L, 1)."""
     return None if scale is None else scale.repeat_interleave(x.shape[1] * x.shape[2]).unsqueeze(1)
@@ -55,24 +50,24 @@ def _totals(*parameters: Tensor) -> list[Tensor]:
 
 
 class _NormLinear(Function):
-    """Linear map of a LayerNorm, cut into equal parts along the channels."""
+    """Linear map of a LayerNorm, cut into three equal parts along the channels."""
 
     @staticmethod
-    def forward(ctx, x, parts, eps, norm_weight, norm_bias, weight, bias):
+    def forward(ctx, x, eps, norm_weight, norm_bias, weight, bias):
         ctx.save_for_backward(x, norm_weight, norm_bias, weight)
         ctx.eps = eps
-        tokens = _tokens(x)
+        tokens = x.flatten(0, 2)
         out = tokens.new_empty(len(tokens), len(weight))
         for span in _spans(tokens, len(weight)):
             normed = F.layer_norm(tokens[span], norm_weight.shape, norm_weight, norm_bias, eps)
             torch.addmm(bias, normed, weight.t(), out=out[span])
-        return out.view(*x.shape[:3], len(weight)).chunk(parts, dim=-1)
+        return out.view(*x.shape[:3], len(weight)).chunk(3, dim=-1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, *grads):
         x, norm_weight, norm_bias, weight = ctx.saved_tensors
-        tokens, grads = _tokens(x), [_tokens(grad) for grad in grads]
+        tokens, grads = x.flatten(0, 2), [grad.flatten(0, 2) for grad in grads]
         grad_x = torch.empty_like(tokens)
         grad_weight, grad_bias = _totals(weight, weight[:, 0])
         norm = _NormBackward(norm_weight, norm_bias, ctx.eps)
@@ -82,7 +77,7 @@ class _NormLinear(Function):
             _add_product(grad_weight, grad.t(), norm.normed(tokens[span]))
             grad_x[span] = norm.backward(grad @ weight)
         grads = (grad.to(weight.dtype) for grad in (*norm.grads, grad_weight, grad_bias))
-        return grad_x.view_as(x), None, None, *grads
+        return grad_x.view_as(x), None, *grads
 
 
 class _NormBackward:
@@ -148,18 +143,14 @@ def _write_add_norm_mlp(
     x: Tensor,
     scale: Tensor | None,
     eps: float,
-    norm_weight: Tensor,
-    norm_bias: Tensor,
-    weight1: Tensor,
-    bias1: Tensor,
-    weight2: Tensor,
-    bias2: Tensor,
+    *parameters: Tensor,
 ) -> Tensor:
     """Write x + scale * MLP(LayerNorm(x)), on tokens, to ``out``, which may be ``x``.
 
     The first layer's output goes to ``hidden`` where it is given; else one span's memory serves
     for all, as fresh memory costs as much as the product.
     """
+    norm_weight, norm_bias, weight1, bias1, weight2, bias2 = parameters
     spans = list(_spans(x, len(weight1)))
     buffer = x.new_empty(len(x[spans[0]]), len(weight1)) if hidden is None and spans else None
     for span in spans:
@@ -181,12 +172,13 @@ class _AddNormMLP(Function):
     """x + scale * MLP(LayerNorm(x)), on tokens; ``scale`` (L, 1) or None."""
 
     @staticmethod
-    def forward(ctx, x, scale, eps, keep, norm_weight, norm_bias, weight1, bias1, weight2, bias2):
-        hidden = x.new_empty(len(x), len(weight1)) if keep else None
-        if keep:
+    def forward(ctx, x, scale, eps, *parameters):
+        hidden = None
+        if any(ctx.needs_input_grad):
+            norm_weight, norm_bias, weight1, _, weight2, _ = parameters
+            hidden = x.new_empty(len(x), len(weight1))
             ctx.save_for_backward(x, scale, hidden, norm_weight, norm_bias, weight1, weight2)
             ctx.eps = eps
-        parameters = norm_weight, norm_bias, weight1, bias1, weight2, bias2
         return _write_add_norm_mlp(torch.empty_like(x), hidden, x, scale, eps, *parameters)
 
     @staticmethod
@@ -208,15 +200,13 @@ class _AddNormMLP(Function):
             grad_bias1 += grad_hidden.sum(0, dtype=grad_bias1.dtype)
             _add_product(grad_weight1, grad_hidden.t(), norm.normed(x[span]))
             torch.add(grad[span], norm.backward(grad_hidden @ weight1), out=grad_x[span])
-        return grad_x, None, None, None, *(grad.to(x.dtype) for grad in (*norm.grads, *grads))
+        return grad_x, None, None, *(grad.to(x.dtype) for grad in (*norm.grads, *grads))
 
 
-def norm_linear(
-    x: Tensor, norm: nn.LayerNorm, linear: nn.Linear, parts: int
-) -> tuple[Tensor, ...]:
-    """``linear(norm(x)).chunk(parts, -1)`` of a map (B, H, W, C)."""
+def norm_linear(x: Tensor, norm: nn.LayerNorm, linear: nn.Linear) -> tuple[Tensor, ...]:
+    """``linear(norm(x)).chunk(3, -1)`` of a map (B, H, W, C)."""
     parameters = norm.weight, norm.bias, linear.weight, linear.bias
-    return _NormLinear.apply(x, parts, norm.eps, *parameters)
+    return _NormLinear.apply(x, norm.eps, *parameters)
 
 
 def add_linear(x: Tensor, y: Tensor, scale: Tensor | None, linear: nn.Linear) -> Tensor:
@@ -224,8 +214,8 @@ def add_linear(x: Tensor, y: Tensor, scale: Tensor | None, linear: nn.Linear) ->
 
     Without gradients it may be written over x, which must not be used again.
     """
-    tokens = _tokens(x)
-    operands = tokens, _tokens(y), _per_token(scale, x), linear.weight, linear.bias
+    tokens = x.flatten(0, 2)
+    operands = tokens, y.flatten(0, 2), _per_token(scale, x), linear.weight, linear.bias
     if torch.is_grad_enabled():
         out = _AddLinear.apply(*operands)
     else:
@@ -235,12 +225,10 @@ def add_linear(x: Tensor, y: Tensor, scale: Tensor | None, linear: nn.Linear) ->
 
 def add_norm_mlp(x: Tensor, scale: Tensor | None, norm: nn.LayerNorm, mlp: MLP) -> Tensor:
     """``x + scale * mlp(norm(x))`` of a map, as :func:`add_linear`."""
-    tokens, scale = _tokens(x), _per_token(scale, x)
+    tokens, scale = x.flatten(0, 2), _per_token(scale, x)
     parameters = [p for layer in (norm, mlp.fc1, mlp.fc2) for p in (layer.weight, layer.bias)]
     if torch.is_grad_enabled():
-        # Within a Function gradients are off, and wanted by parameters all the same.
-        keep = any(p.requires_grad for p in (x, *parameters))
-        out = _AddNormMLP.apply(tokens, scale, norm.eps, keep, *parameters)
+        out = _AddNormMLP.apply(tokens, scale, norm.eps, *parameters)
     else:
         out = _write_add_norm_mlp(tokens, None, tokens, scale, norm.eps, *parameters)
     return out.view_as(x)

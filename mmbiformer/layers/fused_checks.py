@@ -34,14 +34,9 @@ def is_eager_on_cpu(x: Tensor) -> bool:
 
 
 def fusing_problem(x: Tensor, modules: Mapping[str, nn.Module]) -> str | None:
-    """Why the fused functions cannot stand in for modules on an input, in a few words.
+    """Why the fused functions cannot stand in for modules that are given ``x``; None if they can.
 
-    Args:
-        x (Tensor): What the modules are given.
-        modules (Mapping[str, nn.Module]): The modules, by the names that a message calls them.
-
-    Returns:
-        str | None: None where they can.
+    ``modules`` have the names that a message calls them.
     """
     if torch.is_autocast_enabled('cpu'):
         return 'autocast is on'
