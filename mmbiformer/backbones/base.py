@@ -80,10 +80,8 @@ class StagedBackbone(BaseModule, ABC):
         # Channels-last maps make the permutes between convolutions and blocks free.
         x = x.contiguous(memory_format=torch.channels_last)
         outs = []
-        for i, (downsample, stage) in enumerate(
-            zip(self.downsample_layers, self.stages, strict=True)
-        ):
-            x = to_channels_last(downsample(x))
+        for i, stage in enumerate(self.stages):
+            x = to_channels_last(self.downsample_layers[i](x))
             for block in stage:
                 if self.with_cp and torch.is_grad_enabled():
                     x = checkpoint(block, x, use_reentrant=False)

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
@@ -121,15 +120,16 @@ class BiFormer(StagedBackbone):
             )
 
         self.embed_dims = embed_dims
-        drop_path_rates = torch.linspace(0, drop_path_rate, sum(depths), device='cpu').tolist()
-        starts = [0, *accumulate(depths)]
+        rates = iter(torch.linspace(0, drop_path_rate, sum(depths), device='cpu').tolist())
         for stage in range(self.out_indices[-1] + 1):
             dim = embed_dims[stage]
             self.downsample_layers.append(
                 _stem(dim) if stage == 0 else _downsample(embed_dims[stage - 1], dim)
             )
-            rates = drop_path_rates[starts[stage] : starts[stage + 1]]
-            blocks = [BiFormerBlock(dim, build_attention(stage), rate) for rate in rates]
+            blocks = (
+                BiFormerBlock(dim, build_attention(stage), next(rates))
+                for _ in range(depths[stage])
+            )
             self.stages.append(nn.Sequential(*blocks))
         for stage in self.out_indices:
             self.add_module(f'norm{stage}', nn.LayerNorm(embed_dims[stage], eps=LAYER_NORM_EPS))
@@ -195,13 +195,7 @@ class BiFormer(StagedBackbone):
 
 def _stem(dim: int) -> nn.Sequential:
     """Two 3x3 convolutions of stride 2: (B, 3, H, W) to (B, dim, H / 4, W / 4)."""
-    return nn.Sequential(
-        nn.Conv2d(3, dim // 2, 3, stride=2, padding=1),
-        nn.BatchNorm2d(dim // 2),
-        nn.GELU(),
-        nn.Conv2d(dim // 2, dim, 3, stride=2, padding=1),
-        nn.BatchNorm2d(dim),
-    )
+    return nn.Sequential(*_downsample(3, dim // 2), nn.GELU(), *_downsample(dim // 2, dim))
 
 
 def _downsample(in_dim: int, dim: int) -> nn.Sequential:

@@ -100,8 +100,7 @@ def _raise_misfits(
 ) -> None:
     """Raise CheckpointError where tensors are not those that are expected.
 
-    Args:
-        file_names (Mapping[str, str]): Our name -> the file's, which messages say too.
+    ``file_names`` tells the file's name of each of ours, which messages say too.
     """
     is_official = any(x != ours and x == names.official(ours) for ours, x in file_names.items())
 
@@ -123,15 +122,11 @@ def _raise_misfits(
         for name, value in tensors.items()
         if name in expected and value.shape != expected[name].shape
     ]
-    misfits = {'missing': missing, 'unexpected': unexpected, 'of another shape': reshaped}
-    if any(misfits.values()):
+    kinds = {'missing': missing, 'unexpected': unexpected, 'of another shape': reshaped}
+    misfits = [f'{len(x)} {kind}: {", ".join(x)}' for kind, x in kinds.items() if x]
+    if misfits:
         raise CheckpointError(
-            'the checkpoint is of another architecture than the backbone: '
-            + '; '.join(
-                f'{len(misfit)} {kind}: {", ".join(misfit)}'
-                for kind, misfit in misfits.items()
-                if misfit
-            )
+            f'the checkpoint is of another architecture than the backbone: {"; ".join(misfits)}'
         )
 
 
