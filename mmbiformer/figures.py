@@ -1,16 +1,12 @@
 """Where every picture begins: a figure that needs no display and that nothing outlives."""
 
-from typing import TYPE_CHECKING
-
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 
 def new_figure(
     size: tuple[float, float], num_rows: int = 1, num_columns: int = 1, **options
-) -> tuple[Figure, list['Axes']]:
+) -> tuple[Figure, list[Axes]]:
     """A white figure, made without pyplot, which would keep it.
 
     Args:

@@ -5,17 +5,15 @@ mmengine imports ``<scope>.registry`` when it first meets a scope, and a registr
 register is named among the locations of its registry.
 """
 
-from mmengine.registry import HOOKS as MMENGINE_HOOKS
-from mmengine.registry import METRICS as MMENGINE_METRICS
-from mmengine.registry import MODELS as MMENGINE_MODELS
+from mmengine import registry as roots
 from mmengine.registry import Registry
 
 SCOPE = 'mmbiformer'
 
-MODELS = Registry('model', parent=MMENGINE_MODELS, scope=SCOPE, locations=['mmbiformer.backbones'])
+MODELS = Registry('model', parent=roots.MODELS, scope=SCOPE, locations=['mmbiformer.backbones'])
 # mmdet 3 and mmseg 1 build necks by their registry of models, so they would not ask another one.
 NECKS = MODELS
 METRICS = Registry(
-    'metric', parent=MMENGINE_METRICS, scope=SCOPE, locations=['mmbiformer.evaluation.metrics']
+    'metric', parent=roots.METRICS, scope=SCOPE, locations=['mmbiformer.evaluation.metrics']
 )
-HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope=SCOPE, locations=[])
+HOOKS = Registry('hook', parent=roots.HOOKS, scope=SCOPE, locations=[])
