@@ -7,7 +7,6 @@ Letters: I images, K categories, A size ranges, N true positives, W resamples.
 """
 
 import os
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -42,10 +41,13 @@ def weighted_ap(
         np.ndarray: (3, A, K, W), nan where a resample has no object.
     """
     num_categories = len(evaluation.ground_truth.category_ids)
-    work = partial(_category_ap, evaluation, matches, weights)
+    category = evaluation.detections.category[matches.ranked]
+    starts = np.searchsorted(category, np.arange(num_categories + 1))
+    candidate_starts = np.searchsorted(matches.candidates, starts)
+    work = partial(_category_ap, evaluation, matches, weights, starts, candidate_starts)
     # NumPy lets go of the interpreter's lock in its long loops.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        done = pool.map(work, _categories(evaluation, matches))
+        done = pool.map(work, range(num_categories))
         done = tqdm(done, 'bootstrap', num_categories, unit=' categories', disable=not progress)
         return np.stack(list(done), axis=2)
 
@@ -147,35 +149,22 @@ class Curve:
         return interpolated_ap(true, sums_in_range[self.num_in_range] - matched, num_objects)
 
 
-@dataclass(frozen=True)
-class _Category:
-    """A category's position, and its parts of ``ranked`` and ``candidates`` of the matches."""
-
-    position: int
-    ranked: slice
-    candidates: slice
-
-
-def _categories(evaluation: SizeEvaluation, matches: Matches) -> Iterator[_Category]:
-    category = evaluation.detections.category[matches.ranked]
-    edges = np.arange(len(evaluation.ground_truth.category_ids) + 1)
-    starts = np.searchsorted(category, edges)
-    candidate_starts = np.searchsorted(matches.candidates, starts)
-    for k in edges[:-1]:
-        ends = slice(k, k + 2)
-        yield _Category(int(k), slice(*starts[ends]), slice(*candidate_starts[ends]))
-
-
 def _category_ap(
-    evaluation: SizeEvaluation, matches: Matches, weights: np.ndarray, category: _Category
+    evaluation: SizeEvaluation,
+    matches: Matches,
+    weights: np.ndarray,
+    starts: np.ndarray,
+    candidate_starts: np.ndarray,
+    category: int,
 ) -> np.ndarray:
-    """(3, A, W)."""
+    """(3, A, W); the starts say where the parts of each category begin in the matches' lists."""
     ground_truth = evaluation.ground_truth
-    ranked = matches.ranked[category.ranked]
+    ranked = matches.ranked[starts[category] : starts[category + 1]]
     images = evaluation.detections.image[ranked]
-    candidates = matches.candidates[category.candidates] - category.ranked.start
-    matched = matches.matched[:, :, category.candidates]
-    is_of_category = ground_truth.category == category.position
+    own = slice(candidate_starts[category], candidate_starts[category + 1])
+    candidates = matches.candidates[own] - starts[category]
+    matched = matches.matched[:, :, own]
+    is_of_category = ground_truth.category == category
     ap = np.full((len(KINDS), len(evaluation.ranges), weights.shape[1]), np.nan)
     for a, is_counted in enumerate(evaluation.object_in_range):
         object_images = ground_truth.image[is_counted & is_of_category]

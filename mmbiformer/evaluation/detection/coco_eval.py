@@ -47,7 +47,7 @@ class Engine(COCOeval_faster):
             COCO(dict(images=images, annotations=records, categories=named))
             for records in (objects, detections)
         ]
-        super().__init__(*both, iou_type, print_function=_say_nothing)
+        super().__init__(*both, iou_type, print_function=lambda *_: None)
         self.params.maxDets = list(MAX_DETECTIONS)
         self.params.areaRng = [list(x) for x in ranges]
         self.params.areaRngLbl = [str(i) for i in range(len(ranges))]
@@ -57,10 +57,6 @@ class Engine(COCOeval_faster):
         if self._known_ious is None:
             return super().computeIoU(imgId, catId)
         return self._known_ious[imgId, catId]
-
-
-def _say_nothing(*args) -> None:
-    """The library reports its progress to this."""
 
 
 @dataclass
@@ -79,17 +75,9 @@ class Judged:
     ranges: tuple[SizeRange, ...]
     detection_areas: np.ndarray
 
-    def detection_sizes(self, relative: bool) -> np.ndarray:
-        """Areas of the detections, in pixels or as fractions of their image; (D, )."""
-        return self._sizes(self.detections, self.detection_areas, relative)
-
-    def object_sizes(self, relative: bool) -> np.ndarray:
-        """Areas of the objects, in pixels or as fractions of their image; (G, )."""
-        return self._sizes(self.ground_truth, self.ground_truth.areas, relative)
-
-    def _sizes(
-        self, records: GroundTruth | Detections, areas: np.ndarray, relative: bool
-    ) -> np.ndarray:
+    def sizes(self, records: GroundTruth | Detections, relative: bool) -> np.ndarray:
+        """Areas of the objects or of the detections, in pixels or as fractions of their image."""
+        areas = records.areas if records is self.ground_truth else self.detection_areas
         return areas / self.ground_truth.image_areas[records.image] if relative else areas
 
 
@@ -112,13 +100,13 @@ class SizeEvaluation(Judged):
     @cached_property
     def object_in_range(self) -> np.ndarray:
         """Which objects each range counts; crowd regions in none. bool, (A, G)."""
-        in_range = [x.holds(self.object_sizes(x.relative)) for x in self.ranges]
+        in_range = [x.holds(self.sizes(self.ground_truth, x.relative)) for x in self.ranges]
         return np.stack(in_range) & ~self.ground_truth.crowd
 
     @cached_property
     def detection_in_range(self) -> np.ndarray:
         """Which detections count as false in each range where they match nothing; (A, D)."""
-        return np.stack([x.holds(self.detection_sizes(x.relative)) for x in self.ranges])
+        return np.stack([x.holds(self.sizes(self.detections, x.relative)) for x in self.ranges])
 
     @cached_property
     def detection_boxes(self) -> np.ndarray:
@@ -148,22 +136,13 @@ class SizeEvaluation(Judged):
             category (int, optional): Position of a category. Defaults to the mean over those with
                 objects.
         """
-        return _mean(self.precision[_thresholds(iou), :, _only(category), size, -1])
+        thresholds = slice(None) if iou is None else np.isclose(IOU_THRESHOLDS, iou)
+        categories = slice(None) if category is None else category
+        return _mean(self.precision[thresholds][:, :, categories, size, -1])
 
-    def average_recall(
-        self, size: int = 0, max_detections: int = 100, category: int | None = None
-    ) -> float:
+    def average_recall(self, size: int = 0, max_detections: int = 100) -> float:
         """AR at 1, 10 or 100 detections, as :meth:`average_precision`."""
-        at = MAX_DETECTIONS.index(max_detections)
-        return _mean(self.recall[:, _only(category), size, at])
-
-
-def _thresholds(iou: float | None) -> slice | np.ndarray:
-    return slice(None) if iou is None else np.isclose(IOU_THRESHOLDS, iou).nonzero()[0]
-
-
-def _only(category: int | None) -> slice:
-    return slice(None) if category is None else slice(category, category + 1)
+        return _mean(self.recall[:, :, size, MAX_DETECTIONS.index(max_detections)])
 
 
 def _mean(values: np.ndarray) -> float:
@@ -199,39 +178,32 @@ def evaluate(
         _judge(judged, images, range(start, min(start + BLOCK, num_categories)))
         for start in range(0, num_categories, BLOCK)
     ]
+    precision, recall, ious = zip(*blocks, strict=True)
     return SizeEvaluation(
         **vars(judged),
-        precision=np.concatenate([x.precision for x in blocks], axis=2),
-        recall=np.concatenate([x.recall for x in blocks], axis=1),
-        ious={pair: ious for x in blocks for pair, ious in x.ious.items()},
+        precision=np.concatenate(precision, axis=2),
+        recall=np.concatenate(recall, axis=1),
+        ious={pair: values for block in ious for pair, values in block.items()},
     )
 
 
-@dataclass
-class _Block:
-    """Precision, recall and IoU as in :class:`SizeEvaluation`, of some of the categories."""
+def _judge(
+    judged: Judged, images: list[dict], categories: range
+) -> tuple[np.ndarray, np.ndarray, dict]:
+    """Precision, recall and IoU of some categories, as in :class:`SizeEvaluation`.
 
-    precision: np.ndarray
-    recall: np.ndarray
-    ious: dict
-
-
-def _judge(judged: Judged, images: list[dict], categories: range) -> _Block:
-    """Run the engine on some categories, for ranges in pixels and again for relative ones.
-
-    The engine compares areas with ranges, hence relative ranges need records whose areas are
-    relative too. IoU does not depend on them, and is taken over from the first run.
+    The engine runs for ranges in pixels and again for relative ones: it compares areas with
+    ranges, hence relative ranges need records whose areas are relative too. IoU does not depend on
+    them, and is taken over from the first run.
     """
     results, ious = [], None
     for relative in (False, True):
         ranges = [x.closed for x in judged.ranges if x.relative == relative]
         if not ranges:
             continue
-        objects = _annotations(judged, judged.ground_truth, relative, categories)
-        detections = _annotations(judged, judged.detections, relative, categories)
         engine = Engine(
-            objects=objects,
-            detections=detections,
+            objects=_annotations(judged, judged.ground_truth, relative, categories),
+            detections=_annotations(judged, judged.detections, relative, categories),
             images=images,
             categories=categories,
             iou_type=judged.iou_type,
@@ -241,11 +213,9 @@ def _judge(judged: Judged, images: list[dict], categories: range) -> _Block:
         engine.evaluate()
         ious = engine.ious
         results.append(engine.eval)
-    return _Block(
-        precision=np.concatenate([x['precision'] for x in results], axis=3),
-        recall=np.concatenate([x['recall'] for x in results], axis=2),
-        ious={pair: values for pair, values in ious.items() if len(values)},
-    )
+    precision = np.concatenate([x['precision'] for x in results], axis=3)
+    recall = np.concatenate([x['recall'] for x in results], axis=2)
+    return precision, recall, {pair: values for pair, values in ious.items() if len(values)}
 
 
 def _annotations(
@@ -256,14 +226,13 @@ def _annotations(
     chosen = np.flatnonzero(is_chosen)
     columns = dict(
         id=(chosen + 1).tolist(),
+        area=judged.sizes(records, relative)[chosen].tolist(),
         image_id=records.image[chosen].tolist(),
         category_id=records.category[chosen].tolist(),
     )
     if isinstance(records, GroundTruth):
-        columns['area'] = judged.object_sizes(relative)[chosen].tolist()
         columns['iscrowd'] = records.crowd[chosen].astype(int).tolist()
     else:
-        columns['area'] = judged.detection_sizes(relative)[chosen].tolist()
         columns['score'] = records.scores[chosen].tolist()
     if judged.iou_type == 'segm':
         columns['segmentation'] = [records.segmentations[i] for i in chosen]

@@ -18,7 +18,6 @@ from .coco_records import (
     box_problem,
     check_ids,
     check_records,
-    column_of,
     is_number,
     polygons_problem,
     positions_of,
@@ -150,24 +149,22 @@ def ground_truth_of(
 
     image = positions_of(records, 'image_id', [x['id'] for x in images], path)
     check_records(records, check, path)
-    selected = list(range(len(records)))
-    if len(kept) < len(known):
-        ids = {x['id'] for x in kept}
-        selected = [i for i, x in enumerate(records) if x['category_id'] in ids]
-        records = [records[i] for i in selected]
-    crowd = np.array([bool(x.get('iscrowd', 0)) for x in records], bool)
+    kept_ids = [x['id'] for x in kept]
+    wanted = set(kept_ids)
+    selected = [i for i, x in enumerate(records) if x['category_id'] in wanted]
+    records = [records[i] for i in selected]
     ground_truth = GroundTruth(
         path=path,
         image_ids=[x['id'] for x in images],
         images=images,
-        category_ids=[x['id'] for x in kept],
+        category_ids=kept_ids,
         category_names=[str(x.get('name', x['id'])) for x in kept],
         ids=[x['id'] for x in records],
         image=image[selected],
-        category=positions_of(records, 'category_id', [x['id'] for x in kept], path),
-        boxes=column_of(records, 'bbox', (len(records), 4)),
-        areas=column_of(records, 'area', (len(records),)),
-        crowd=crowd,
+        category=positions_of(records, 'category_id', kept_ids, path),
+        boxes=np.array([x['bbox'] for x in records], np.float64).reshape(-1, 4),
+        areas=np.array([x['area'] for x in records], np.float64),
+        crowd=np.array([bool(x.get('iscrowd', 0)) for x in records], bool),
         segmentations=[x.get('segmentation') or None for x in records],
     )
     ground_truth.notices = _notices(ground_truth, content, records)
@@ -217,15 +214,18 @@ def read_detections(
     content = _read_json(path)
     if isinstance(content, dict) and 'images' in content:
         raise UserError(f"'{path}' is an annotation file: results are a list of detections")
-    if may_be_empty and content == []:
-        return no_detections(str(path))
-    return detections_of(content, str(path), ground_truth)
+    return detections_of(content, str(path), ground_truth, may_be_empty)
 
 
-def detections_of(records: Any, path: str, ground_truth: GroundTruth) -> Detections:
+def detections_of(
+    records: Any, path: str, ground_truth: GroundTruth, may_be_empty: bool = False
+) -> Detections:
     """The detections of a COCO result file's content; see :func:`read_detections`."""
     if not isinstance(records, list):
         raise UserError(f"'{path}' is not a list of detections, but a {type(records).__name__}")
+    if not records and may_be_empty:
+        none = np.zeros(0, np.int64)
+        return Detections(path, none, none, np.zeros(0), np.zeros((0, 4)), [])
     if not records:
         raise UserError(f"'{path}' has no detections: is it the result of a finished test?")
 
@@ -242,17 +242,16 @@ def detections_of(records: Any, path: str, ground_truth: GroundTruth) -> Detecti
             return f'{own}, while record 0 has {" and ".join(shapes)}'
         return box_problem(record) if has_boxes else None
 
-    image = positions_of(records, 'image_id', ground_truth.image_ids, path, ground_truth.path)
-    category = positions_of(
-        records, 'category_id', ground_truth.category_ids, path, ground_truth.path
-    )
+    other = ground_truth.path
+    image = positions_of(records, 'image_id', ground_truth.image_ids, path, other)
+    category = positions_of(records, 'category_id', ground_truth.category_ids, path, other)
     check_records(records, check, path)
     return Detections(
         path=path,
         image=image,
         category=category,
-        scores=column_of(records, 'score', (len(records),)),
-        boxes=column_of(records, 'bbox', (len(records), 4)) if has_boxes else None,
+        scores=np.array([x['score'] for x in records], np.float64),
+        boxes=np.array([x['bbox'] for x in records], np.float64) if has_boxes else None,
         segmentations=[x['segmentation'] for x in records] if has_masks else None,
     )
 
@@ -313,16 +312,6 @@ def check_masks(records: GroundTruth | Detections, ground_truth: GroundTruth) ->
     if broken is not None:
         problem = f'a mask whose counts are not runs of its {pixels[broken]:,} pixels'
         fail(compressed[broken], problem)
-
-
-def no_detections(path: str) -> Detections:
-    """Of a detector that finds nothing, as one may at the beginning of its training.
-
-    Args:
-        path (str): What messages call it.
-    """
-    none = np.zeros(0, np.int64)
-    return Detections(path, none, none, np.zeros(0), np.zeros((0, 4)), [])
 
 
 def _read_json(path: str | Path) -> Any:

@@ -104,8 +104,3 @@ def box_problem(record: dict) -> str | None:
     if min(box[2:]) < 0:
         return f'bbox {box!r}, of negative width or height'
     return None
-
-
-def column_of(records: list[dict], key: str, shape: tuple[int, ...]) -> np.ndarray:
-    """The numbers of all records under ``key``, float64."""
-    return np.array([x[key] for x in records], np.float64).reshape(shape)

@@ -91,15 +91,12 @@ def match(
     """
     detections, ranges = evaluation.detections, evaluation.ranges
     ranked_by_group = _by_image_and_category(detections)
-    order = np.concatenate(list(ranked_by_group.values()) or [np.zeros(0, np.int64)])
+    order = np.concatenate([np.zeros(0, np.int64), *ranked_by_group.values()])
     # By image already, and lexsort is stable: ties stay in the order of COCO's evaluation.
     ranked = order[np.lexsort((-detections.scores[order], detections.category[order]))]
 
     groups = _groups(evaluation, ranked_by_group, min(thresholds))
     matched = np.full((len(thresholds), len(ranges), len(detections.scores)), -1, np.int32)
-    is_candidate = np.zeros(len(detections.scores), bool)
-    for group in groups:
-        is_candidate[group.detections] = True
     for relative in (False, True):
         positions = [i for i, x in enumerate(ranges) if x.relative == relative]
         if not groups or not positions:
@@ -109,7 +106,8 @@ def match(
         for t, threshold in enumerate(bar):
             for i, ids in zip(positions, matcher.pairs(threshold), strict=True):
                 matched[t, i, ids[:, 0] - 1] = ids[:, 1] - 1
-    candidates = np.flatnonzero(is_candidate[ranked])
+    can_match = np.concatenate([np.zeros(0, np.int64), *(x.detections for x in groups)])
+    candidates = np.flatnonzero(np.isin(ranked, can_match))
     return Matches(ranked, candidates, matched[:, :, ranked[candidates]])
 
 
@@ -138,10 +136,9 @@ def _groups(
     objects = _by_image_and_category(evaluation.ground_truth)
     groups = []
     for key, ious in evaluation.ious.items():
-        if len(ious):
-            can_match = ious.max(axis=1) >= threshold
-            if can_match.any():
-                groups.append(_Group(detections[key][can_match], objects[key], ious[can_match]))
+        can_match = ious.max(axis=1) >= threshold
+        if can_match.any():
+            groups.append(_Group(detections[key][can_match], objects[key], ious[can_match]))
     return groups
 
 
@@ -149,22 +146,20 @@ def _matcher(
     evaluation: SizeEvaluation, groups: list[_Group], ranges: Sequence[SizeRange], relative: bool
 ) -> _Matcher:
     """An engine to which each group is an image, with one category."""
-    is_crowd = evaluation.ground_truth.crowd
-    areas, object_areas = evaluation.detection_sizes(relative), evaluation.object_sizes(relative)
+    areas = evaluation.sizes(evaluation.detections, relative).tolist()
+    object_areas = evaluation.sizes(evaluation.ground_truth, relative).tolist()
+    crowd = evaluation.ground_truth.crowd.astype(int).tolist()
     objects, detections = [], []
     for image, group in enumerate(groups):
-        detected = zip(group.detections.tolist(), areas[group.detections], strict=True)
         detections += [
             # Ranks for scores: they keep the order, which is all that scores do here.
-            dict(id=i + 1, image_id=image, category_id=0, bbox=(), area=area, score=-rank)
-            for rank, (i, area) in enumerate(detected)
+            dict(id=i + 1, image_id=image, category_id=0, bbox=(), area=areas[i], score=-rank)
+            for rank, i in enumerate(group.detections.tolist())
         ]
-        held = group.objects
+        where = dict(image_id=image, category_id=0, bbox=())
         objects += [
-            dict(id=i + 1, image_id=image, category_id=0, bbox=(), area=area, iscrowd=int(crowd))
-            for i, area, crowd in zip(
-                held.tolist(), object_areas[held], is_crowd[held], strict=True
-            )
+            dict(where, id=i + 1, area=object_areas[i], iscrowd=crowd[i])
+            for i in group.objects.tolist()
         ]
     return _Matcher(
         objects=objects,

@@ -17,14 +17,7 @@ from ..formatting import points
 from ..report_data import known
 from ..sizes import COCO_RANGES, size_ranges
 from .coco_eval import SizeEvaluation, evaluate
-from .coco_files import (
-    GroundTruth,
-    check_iou_type,
-    check_masks,
-    detections_of,
-    ground_truth_of,
-    no_detections,
-)
+from .coco_files import GroundTruth, check_iou_type, check_masks, detections_of, ground_truth_of
 from .coco_summary import coco_summary, detection_notices, range_notices
 
 # mmdet's names of what COCO calls AP; the ARs keep theirs.
@@ -147,16 +140,16 @@ class SizeCocoMetric(CocoMetric):
         if metric == 'segm':
             # COCO's evaluation would take the area of the box for that of the mask.
             records = [{k: v for k, v in x.items() if k != 'bbox'} for x in records]
+        # At the beginning of a training a detector may find nothing.
         name = f'the {metric} results'
-        detections = detections_of(records, name, ground_truth) if records else no_detections(name)
+        detections = detections_of(records, name, ground_truth, may_be_empty=True)
         evaluation = evaluate(ground_truth, detections, self.size_ranges, metric)
-        for notice in (
-            *ground_truth.notices,
-            *range_notices(evaluation),
-            *detection_notices(evaluation),
-        ):
-            MMLogger.get_current_instance().info(notice)
-        MMLogger.get_current_instance().info(f'{metric} AP by size:\n{_table(evaluation)}')
+        info = MMLogger.get_current_instance().info
+        for notice in ground_truth.notices + range_notices(evaluation):
+            info(notice)
+        for notice in detection_notices(evaluation):
+            info(notice)
+        info(f'{metric} AP by size:\n{_table(evaluation)}')
         return {f'{metric}_{key}': value for key, value in self._metrics(evaluation).items()}
 
     def _metrics(self, evaluation: SizeEvaluation) -> dict[str, float]:

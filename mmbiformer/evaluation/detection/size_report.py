@@ -4,7 +4,6 @@
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from tqdm import tqdm
@@ -53,17 +52,23 @@ def size_report(
         progress (bool): Show bars.
     """
     weights = weigh_images(len(ground_truth.image_ids), bootstrap) if bootstrap else None
-    detectors = []
+    detectors, resampled = [], []
     for name, detections in models.items():
         if progress:
             tqdm.write(f'evaluating {name}: {len(detections.scores):,} detections')
         evaluation = evaluate(ground_truth, detections, ranges, iou_type)
-        detectors.append(_judge(name, evaluation, weights, progress))
+        detector, ap = _judge(name, evaluation, weights, progress)
+        detectors.append(detector)
+        resampled.append(ap)
+    differences = [
+        _difference(evaluation, detectors[0], other, ap if ap is None else ap - resampled[0])
+        for other, ap in zip(detectors[1:], resampled[1:], strict=True)
+    ]
     return DetectionReport(
         ranges=list(evaluation.ranges),
         bootstrap=bootstrap,
-        models=[x.detector for x in detectors],
-        differences=[_difference(detectors[0], x) for x in detectors[1:]],
+        models=detectors,
+        differences=differences,
         iou_type=iou_type,
         ground_truth=GroundTruthFacts(
             path=ground_truth.path,
@@ -75,33 +80,21 @@ def size_report(
     )
 
 
-@dataclass(frozen=True)
-class _Comparable:
-    """A detector, and where there is a bootstrap what it is compared by.
-
-    That is its AP of all images and of resamples, (3, A, 1 + W), and in how many images each range
-    has objects, (A, ).
-    """
-
-    detector: Detector
-    ap: np.ndarray | None
-    num_images: np.ndarray | None
-
-
 def _judge(
     name: str, evaluation: SizeEvaluation, weights: np.ndarray | None, progress: bool
-) -> _Comparable:
+) -> tuple[Detector, np.ndarray | None]:
+    """A detector; and where there are weights its AP under them, (3, A, 1 + W)."""
     # Without resamples only the errors need matches, and those at 0.5.
     thresholds = (0.5,) if weights is None else tuple(IOU_THRESHOLDS)
     matches = match(evaluation, thresholds, progress)
     errors = analyse_errors(evaluation, matches)
     threshold, f1 = best_threshold(evaluation, matches)
     num_categories, num_ranges = evaluation.num_objects.shape
-    resampled = in_range = bounds = category_bounds = None
+    resampled = bounds = category_bounds = None
     if weights is not None:
         by_category = weighted_ap(evaluation, matches, weights, progress)
-        in_range, in_category = _num_images(evaluation)
         resampled = mean_ap(by_category)
+        in_range, in_category = _num_images(evaluation)
         bounds = dict(zip(KINDS, intervals(resampled, in_range), strict=True))
         category_bounds = intervals(by_category[0], in_category)
     detector = Detector(
@@ -116,7 +109,7 @@ def _judge(
         best_f1=f1,
         worst_images=worst_images(evaluation, matches, errors, threshold),
     )
-    return _Comparable(detector, resampled, in_range)
+    return detector, resampled
 
 
 def _row(
@@ -162,11 +155,12 @@ def _num_images(evaluation: SizeEvaluation) -> tuple[np.ndarray, np.ndarray]:
     return of_range, of_category
 
 
-def _difference(first: _Comparable, other: _Comparable) -> Difference:
-    """AP of a model minus that of the first, on the same resamples."""
+def _difference(
+    evaluation: SizeEvaluation, first: Detector, other: Detector, resampled: np.ndarray | None
+) -> Difference:
+    """AP of a model minus that of the first; ``resampled`` is of that too, (3, A, 1 + W)."""
     bounds = None
-    if other.ap is not None:
-        ends = intervals(other.ap - first.ap, other.num_images, is_difference=True)
+    if resampled is not None:
+        ends = intervals(resampled, _num_images(evaluation)[0], is_difference=True)
         bounds = dict(zip(KINDS, ends, strict=True))
-    rows = subtract(first.detector, other.detector, KINDS, bounds)
-    return Difference(other.detector.name, first.detector.name, rows)
+    return Difference(other.name, first.name, subtract(first, other, KINDS, bounds))

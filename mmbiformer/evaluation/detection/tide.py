@@ -27,6 +27,7 @@ from faster_coco_eval.core import mask as mask_api
 
 from .bootstrap import interpolated_ap
 from .coco_eval import SizeEvaluation
+from .coco_files import Detections, GroundTruth
 from .matches import Matches, matched_objects
 
 FALSE_TYPES = ('classification', 'localisation', 'both', 'duplicate', 'background')
@@ -121,10 +122,13 @@ def _classify(
     kind[is_false] = FALSE_TYPES.index('background')
     objects_of = _by_image(ground_truth.image, ~ground_truth.crowd)
     false_of = _by_image(detections.image[ranked], is_false)
-    shapes = _Shapes(evaluation)
+    detected, annotated = (_shapes(evaluation, x) for x in (detections, ground_truth))
     for image in false_of.keys() & objects_of.keys():
         false, objects = false_of[image], objects_of[image]
-        ious = shapes.ious(ranked[false], objects)
+        compared = detected[ranked[false]], annotated[objects]
+        if evaluation.iou_type == 'segm':
+            compared = [masks.tolist() for masks in compared]
+        ious = np.asarray(mask_api.iou(*compared, [0] * len(objects)))
         same = detections.category[ranked[false], None] == ground_truth.category[objects]
         own, other = ious * same, ious * ~same
         best, best_other = own.max(axis=1), other.max(axis=1)
@@ -169,30 +173,13 @@ def _by_image(image: np.ndarray, is_chosen: np.ndarray) -> dict[int, np.ndarray]
     return dict(zip(keys.tolist(), parts, strict=True)) if len(chosen) else {}
 
 
-class _Shapes:
-    """IoU of any detections and objects."""
-
-    def __init__(self, evaluation: SizeEvaluation) -> None:
-        both = evaluation.detections, evaluation.ground_truth
-        if evaluation.iou_type == 'bbox':
-            self.shapes = [records.boxes for records in both]
-        else:
-            sizes = [(x['width'], x['height']) for x in evaluation.ground_truth.images]
-            self.shapes = [
-                [
-                    mask_api.segmToRle(x, *sizes[i])
-                    for x, i in zip(records.segmentations, records.image.tolist(), strict=True)
-                ]
-                for records in both
-            ]
-
-    def ious(self, detections: np.ndarray, objects: np.ndarray) -> np.ndarray:
-        """(detections, objects)."""
-        chosen = [
-            shapes[positions] if isinstance(shapes, np.ndarray) else [shapes[i] for i in positions]
-            for shapes, positions in zip(self.shapes, (detections, objects), strict=True)
-        ]
-        return np.asarray(mask_api.iou(*chosen, [0] * len(objects)))
+def _shapes(evaluation: SizeEvaluation, records: GroundTruth | Detections) -> np.ndarray:
+    """What IoU is taken of: boxes, or masks as run-length encodings, dicts; of each record."""
+    if evaluation.iou_type == 'bbox':
+        return records.boxes
+    sizes = [(x['width'], x['height']) for x in evaluation.ground_truth.images]
+    pairs = zip(records.segmentations, records.image.tolist(), strict=True)
+    return np.array([mask_api.segmToRle(x, *sizes[i]) for x, i in pairs], object)
 
 
 def _mean_ap50(

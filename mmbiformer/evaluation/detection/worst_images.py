@@ -11,9 +11,6 @@ from .coco_eval import SizeEvaluation
 from .matches import Matches, matched_objects
 from .tide import FALSE_TYPES, ErrorAnalysis
 
-# What is taken over from the annotations.
-_FACTS = ('id', 'file_name', 'height', 'width')
-
 
 def best_threshold(evaluation: SizeEvaluation, matches: Matches) -> tuple[float, float]:
     """The score at which F1 over all sizes and categories is best, and that F1; else 0 and 0."""
@@ -56,6 +53,7 @@ def worst_images(
     ranked = matches.ranked
     is_shown = detections.scores[ranked] >= threshold
     length = len(ground_truth.image_ids)
+    facts = ('id', 'file_name', 'height', 'width')  # that the annotations may have
     worst = []
     for a, is_counted in enumerate(evaluation.object_in_range):
         matched = matched_objects(matches, a)
@@ -72,7 +70,7 @@ def worst_images(
                     false=int(num_false[i]),
                     objects=_objects(evaluation, i, is_counted, is_found),
                     detections=_false_detections(evaluation, i, ranked, is_false, errors),
-                    **{key: ground_truth.images[i].get(key) for key in _FACTS},
+                    **{key: ground_truth.images[i].get(key) for key in facts},
                 )
                 for i in order.tolist()
                 if num_missed[i] + num_false[i]

@@ -134,8 +134,8 @@ def test_empty_ranges_and_categories_have_no_ap():
     evaluation = run(content, results, size_ranges())
     (empty,) = np.flatnonzero(evaluation.num_objects[:, 0] == 0)
     assert np.isnan(evaluation.average_precision(category=empty))
-    assert np.isnan(evaluation.average_recall(category=empty))
     assert np.isnan(evaluation.average_precision(11))
+    assert np.isnan(evaluation.average_recall(11))
     assert evaluation.num_objects[:, 11].sum() == 0
 
 
