@@ -123,25 +123,21 @@ class Difference:
 def subtract(
     first: Model, other: Model, names: Iterable[str], intervals: dict[str, np.ndarray] | None
 ) -> list[SizeRow]:
-    """Scores of a model minus those of the first, in each range.
+    """Scores of a model minus those of the first on the same ground truth, in each range.
 
     Args:
-        first, other (Model): On the same ground truth.
+        first, other (Model): Both models.
         names (Iterable[str]): Of the scores.
         intervals (dict | None): name -> low and high of the difference in each range, (A, 2).
     """
-    return [
-        SizeRow(
-            size=theirs.size,
-            scores={
-                name: ours.scores[name].minus(
-                    theirs.scores[name], intervals and intervals[name][a]
-                )
-                for name in names
-            },
-        )
-        for a, (theirs, ours) in enumerate(zip(first.sizes, other.sizes, strict=True))
-    ]
+    rows = []
+    for a, (theirs, ours) in enumerate(zip(first.sizes, other.sizes, strict=True)):
+        scores = {}
+        for name in names:
+            bounds = intervals and intervals[name][a]
+            scores[name] = ours.scores[name].minus(theirs.scores[name], bounds)
+        rows.append(SizeRow(ours.size, scores))
+    return rows
 
 
 @dataclass(frozen=True, kw_only=True)

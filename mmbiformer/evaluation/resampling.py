@@ -49,13 +49,11 @@ def intervals(
     Returns:
         np.ndarray: Low and high, (..., 2); nan where fewer than 5 images have anything to score.
     """
-    ends = np.stack(interval(values[..., 1:], values[..., 0], is_difference), axis=-1)
+    ends = np.moveaxis(interval(values[..., 1:], values[..., 0], is_difference), 0, -1)
     return np.where((num_images >= MIN_IMAGES)[..., None], ends, np.nan)
 
 
-def interval(
-    values: np.ndarray, estimate: np.ndarray, is_difference: bool = False
-) -> tuple[np.ndarray, np.ndarray]:
+def interval(values: np.ndarray, estimate: np.ndarray, is_difference: bool = False) -> np.ndarray:
     """95 % intervals around estimates.
 
     Their ends are the percentiles of the resamples, moved so that the resamples' mean comes to lie
@@ -71,7 +69,7 @@ def interval(
             to move them would let it exclude 0 by chance.
 
     Returns:
-        tuple: Low and high, (...) each; nan where no resample has a value.
+        np.ndarray: Low and high, (2, ...); nan where no resample has a value.
     """
     tail = (1 - CONFIDENCE) / 2
     bounds = np.full((2, *values.shape[:-1]), np.nan)
@@ -82,6 +80,5 @@ def interval(
             low, high = plain - known.mean() + estimate[index]
             if is_difference:
                 low, high = min(low, plain[0]), max(high, plain[1])
-            ends = np.clip((low, high), -1 if is_difference else 0, 1)
-            bounds[(slice(None), *index)] = ends
-    return bounds[0], bounds[1]
+            bounds[(slice(None), *index)] = np.clip((low, high), -1 if is_difference else 0, 1)
+    return bounds

@@ -34,22 +34,20 @@ def parse_ranges(measure: str, texts: Sequence[str] | None) -> tuple[SizeRange, 
     Raises:
         UserError: If one is not of this form, or is no range.
     """
-    ranges = None
-    if texts:
-        ranges = {}
-        for text in texts:
-            name, _, bounds = text.partition('=')
-            low, dash, high = bounds.partition('-')
-            if name in ranges:
-                raise UserError(f"--ranges names '{name}' twice: rename one")
-            try:
-                ranges[name] = float(low), float(high or 'inf')
-            except ValueError:
-                dash = ''
-            if not name or not dash:
-                raise UserError(f"--ranges '{text}': write NAME=LOW-HIGH, as in tiny=0-16")
+    ranges = {}
+    for text in texts or ():
+        name, _, bounds = text.partition('=')
+        low, dash, high = bounds.partition('-')
+        if name in ranges:
+            raise UserError(f"--ranges names '{name}' twice: rename one")
+        try:
+            ranges[name] = float(low), float(high or 'inf')
+        except ValueError:
+            dash = ''
+        if not name or not dash:
+            raise UserError(f"--ranges '{text}': write NAME=LOW-HIGH, as in tiny=0-16")
     try:
-        return size_ranges(measure, ranges)
+        return size_ranges(measure, ranges or None)
     except ValueError as error:
         raise UserError(str(error)) from error
 

@@ -9,16 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
-from math import inf, isnan, nextafter, sqrt
+from math import inf, nextafter, sqrt
 
 import numpy as np
 
 MEASURES = ('side', 'area', 'relative_side', 'relative_area')
-# By default each range is an octave: it ends at twice the side where it begins.
-_SIDES = {
-    'side': tuple(8.0 * 2**i for i in range(7)),
-    'relative_side': tuple(0.01 * 2**i for i in range(6)),
-}
 
 
 @dataclass(frozen=True)
@@ -100,9 +95,9 @@ def size_ranges(
     """
     if measure not in MEASURES:
         raise ValueError(f"measure '{measure}' is unknown: choose from {', '.join(MEASURES)}")
-    relative = measure.startswith('relative')
+    by_side, relative = measure.endswith('side'), measure.startswith('relative')
     if ranges is None:
-        ranges = _octaves(measure)
+        ranges = _octaves(by_side, relative)
     if not ranges:
         raise ValueError('no size ranges given: name at least one, or leave them out for octaves')
     taken = {x.name for x in COCO_RANGES}
@@ -114,11 +109,11 @@ def size_ranges(
             low, high = (float(x) for x in bounds)
         except (TypeError, ValueError):
             low = high = float('nan')
-        if isnan(low) or isnan(high) or not 0 <= low < high:
+        if not 0 <= low < high:  # true of nan
             raise ValueError(
                 f"size range '{name}' is {bounds!r}: give (low, high) with 0 <= low < high"
             )
-        if measure.endswith('side'):
+        if by_side:
             low, high = _square(low), _square(high)
         built.append(SizeRange(name, low, high, relative))
     return tuple(built)
@@ -129,16 +124,12 @@ def _square(side: float) -> float:
     return inf if side == inf else float(Fraction(repr(side)) ** 2)
 
 
-def _octaves(measure: str) -> dict[str, tuple[float, float]]:
-    """name -> bounds in the measure."""
-    by_side = measure.endswith('side')
-    sides = _SIDES['relative_side' if measure.startswith('relative') else 'side']
-    bounds = (0.0, *(x if by_side else x**2 for x in sides), inf)
-    return {_range_name(low, high, measure): (low, high) for low, high in pairwise(bounds)}
-
-
-def _range_name(low: float, high: float, measure: str) -> str:
-    unit = ''
-    if measure.startswith('relative'):
-        unit, low, high = '%', 100 * low, 100 * high
-    return f'{low:g}{unit}+' if high == inf else f'{low:g}-{high:g}{unit}'
+def _octaves(by_side: bool, relative: bool) -> dict[str, tuple[float, float]]:
+    """name -> bounds; all but the first and the last end at twice the side where they begin."""
+    first, num_sides, factor, unit = (0.01, 6, 100, '%') if relative else (8.0, 7, 1, '')
+    sides = [first * 2**i for i in range(num_sides)]
+    bounds = [0.0, *(x if by_side else x**2 for x in sides)]
+    ranges = {
+        f'{factor * low:g}-{factor * high:g}{unit}': (low, high) for low, high in pairwise(bounds)
+    }
+    return {**ranges, f'{factor * bounds[-1]:g}{unit}+': (bounds[-1], inf)}

@@ -7,8 +7,9 @@ annotated image.
 
 from base64 import b64encode
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from math import ceil, inf
 from pathlib import Path
 
 import cv2
@@ -21,7 +22,7 @@ PHOTO_BYTES = 4_000_000
 LARGEST_PHOTO = 130_000
 # Longest side in pixels and JPEG quality, from the best; the first that fits is taken.
 GRADES = ((1024, 85), (1024, 70), (800, 65), (640, 55), (480, 45), (320, 40))
-CLOSE_UP_GRADE = (420, 75)
+CLOSE_UP_GRADES = ((420, 75),)
 # A close-up is this many sides of a typical wrong box wide, so that it is worth a look.
 CLOSE_UP_SIDES, SMALLEST_CLOSE_UP = 9, 40
 LEAST_ZOOM = 1.8
@@ -31,17 +32,14 @@ LETTERS, CLOSE_UP_LETTERS, LETTER_WIDTH = 0.022, 0.038, 0.56
 
 @dataclass
 class Photo:
-    """A JPEG as a data URI, and the part of the annotated image that it shows.
+    """A JPEG as a data URI, and x, y, width, height of what it shows of the annotated image.
 
     ``is_reduced`` where it has fewer pixels than that part.
     """
 
     key: str
     uri: str
-    x: float
-    y: float
-    width: float
-    height: float
+    window: tuple[int, int, int, int]
     is_reduced: bool
 
 
@@ -127,7 +125,10 @@ def draw_worst_images(report: DetectionReport, image_dir: str | Path | None = No
         pixels, problem = read_image(first, folder)
         if problem:
             problems[problem].append(first.file_name or f'image {first.id}')
-        photo = None if pixels is None else _add_photo(album, pixels, limit)
+        photo = None
+        if pixels is not None:
+            height, width = pixels.shape[:2]
+            photo = _add_photo(album, pixels, (0, 0, width, height), GRADES, limit)
         for place, image in uses:
             drawn[place, image.id] = _draw(album, image, pixels, photo, problem)
     for place, image in _worst(report):
@@ -182,7 +183,7 @@ def _draw(
 ) -> Drawing:
     shapes = list(_shapes(image))
     if photo:
-        size = photo.width, photo.height
+        size = photo.window[2:]
     elif image.width and image.height:
         size = image.width, image.height
     else:
@@ -191,9 +192,9 @@ def _draw(
     views = [_view(photo, (0, 0, *size), LETTERS, shapes)]
     window = close_up(shapes, size)
     if window:
-        # A reduced photo lacks the pixels that a close-up is for.
-        part = _add_close_up(album, pixels, window) if photo and photo.is_reduced else photo
-        views.append(_view(part, window, CLOSE_UP_LETTERS, shapes))
+        if photo and photo.is_reduced:  # it lacks the pixels that a close-up is for
+            photo = _add_photo(album, pixels, window, CLOSE_UP_GRADES)
+        views.append(_view(photo, window, CLOSE_UP_LETTERS, shapes))
     return Drawing(image, shapes, views, problem)
 
 
@@ -287,33 +288,25 @@ def _overlap(one: tuple, other: tuple) -> bool:
     return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
-def _add_photo(album: Album, pixels: np.ndarray, limit: int) -> Photo:
-    for longest, quality in GRADES:
-        photo = _reduce(pixels, longest)
-        content = _encode(photo, quality)
-        if len(content) <= limit:
-            break
-    height, width = pixels.shape[:2]
-    return _add(album, content, (0, 0, width, height), photo is not pixels)
-
-
-def _add_close_up(
-    album: Album, pixels: np.ndarray, window: tuple[float, float, float, float]
+def _add_photo(
+    album: Album,
+    pixels: np.ndarray,
+    window: tuple[float, float, float, float],
+    grades: Sequence[tuple[int, int]],
+    limit: float = inf,
 ) -> Photo:
+    """Add the part of an image in the window, in the first grade of at most ``limit`` bytes."""
     x, y, width, height = window
     left, top = int(x), int(y)
-    part = pixels[top : int(np.ceil(y + height)), left : int(np.ceil(x + width))]
-    longest, quality = CLOSE_UP_GRADE
-    photo = _reduce(part, longest)
-    window = left, top, part.shape[1], part.shape[0]
-    return _add(album, _encode(photo, quality), window, photo is not part)
-
-
-def _add(
-    album: Album, content: bytes, window: tuple[float, float, float, float], is_reduced: bool
-) -> Photo:
+    part = pixels[top : ceil(y + height), left : ceil(x + width)]
+    for longest, quality in grades:
+        reduced = _reduce(part, longest)
+        _, content = cv2.imencode('.jpg', reduced, [cv2.IMWRITE_JPEG_QUALITY, quality])
+        if len(content) <= limit:
+            break
     uri = 'data:image/jpeg;base64,' + b64encode(content).decode()
-    photo = Photo(f'photo-{len(album.photos) + 1}', uri, *window, is_reduced)
+    window = left, top, part.shape[1], part.shape[0]
+    photo = Photo(f'photo-{len(album.photos) + 1}', uri, window, reduced is not part)
     album.photos.append(photo)
     return photo
 
@@ -326,8 +319,3 @@ def _reduce(pixels: np.ndarray, longest: int) -> np.ndarray:
         return pixels
     size = max(1, round(width * scale)), max(1, round(height * scale))
     return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
-
-
-def _encode(pixels: np.ndarray, quality: int) -> bytes:
-    _, content = cv2.imencode('.jpg', pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])
-    return content.tobytes()

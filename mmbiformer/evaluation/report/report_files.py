@@ -56,13 +56,9 @@ def write_report(
     if report.differences:
         figures['differences'] = draw_differences(report)
     album = draw_worst_images(report, image_dir)
-    content = dict(
-        json=_json(report, made),
-        csv=report_csv(report).encode(),
-        html=render_html(report, figures, album, title, made).encode(),
-        **{key: _png(figure) for key, figure in figures.items()},
-    )
-    return _write_all(content, NAMES, out_dir)
+    html = render_html(report, figures, album, title, made)
+    texts = dict(json=_json(report, made), csv=report_csv(report), html=html)
+    return _write_all(texts, figures, NAMES, out_dir)
 
 
 def write_segment_report(
@@ -80,13 +76,9 @@ def write_segment_report(
     """
     made = _describe_making(command)
     figure = draw_segments(report)
-    content = dict(
-        json=_json(report, made),
-        csv=segment_csv(report).encode(),
-        html=render_segment_html(report, figure, made).encode(),
-        png=_png(figure),
-    )
-    return _write_all(content, SEGMENT_NAMES, out_dir)
+    html = render_segment_html(report, figure, made)
+    texts = dict(json=_json(report, made), csv=segment_csv(report), html=html)
+    return _write_all(texts, dict(png=figure), SEGMENT_NAMES, out_dir)
 
 
 def _describe_making(command: str | None) -> dict:
@@ -97,26 +89,22 @@ def _describe_making(command: str | None) -> dict:
     )
 
 
-def _json(report: Report, made: dict) -> bytes:
-    content = dict(made=made, **report_json(report))
-    return json.dumps(content, indent=1, allow_nan=False).encode()
-
-
-def _png(figure: Figure) -> bytes:
-    file = io.BytesIO()
-    figure.savefig(file, format='png', dpi=160)
-    return file.getvalue()
+def _json(report: Report, made: dict) -> str:
+    return json.dumps(dict(made=made, **report_json(report)), indent=1, allow_nan=False)
 
 
 def _write_all(
-    content: dict[str, bytes], names: dict[str, str], out_dir: str | Path
+    texts: dict[str, str], figures: dict[str, Figure], names: dict[str, str], out_dir: str | Path
 ) -> dict[str, Path]:
-    """Write the files that there is content of; those of an earlier report do not stay."""
-    folder = Path(out_dir)
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write texts and figures; those of an earlier report that this one lacks do not stay."""
+    content = {key: text.encode() for key, text in texts.items()}
+    for key, figure in figures.items():
+        file = io.BytesIO()
+        figure.savefig(file, format='png', dpi=160)
+        content[key] = file.getvalue()
+    paths = {key: Path(out_dir, name) for key, name in names.items()}
     for key in names.keys() - content.keys():
-        (folder / names[key]).unlink(missing_ok=True)
-    paths = {key: folder / names[key] for key in content}
+        paths.pop(key).unlink(missing_ok=True)
     for key, path in paths.items():
         with whole_or_absent(path) as unfinished:
             unfinished.write_bytes(content[key])

@@ -23,20 +23,19 @@ def report_json(report: Report) -> dict:
     Scores are numbers under their own names; ``intervals`` beside them has [low, high] of each.
     Without a bootstrap it is empty, and in reports on detectors not there.
     """
-    is_detection = isinstance(report, DetectionReport)
-    models = [_detector(x) if is_detection else _segmenter(x) for x in report.models]
-    content = dict(
-        bootstrap=report.bootstrap and asdict(report.bootstrap),
-        models=models,
-        differences=[_difference(x) for x in report.differences],
-    )
-    if not is_detection:
-        return content
+    content, describe = {}, _segmenter
+    if isinstance(report, DetectionReport):
+        describe = _detector
+        content = dict(
+            iou_type=report.iou_type,
+            ground_truth=asdict(report.ground_truth),
+            ranges=[dict(_range(x), is_coco=x.is_coco) for x in report.ranges],
+        )
     return dict(
-        iou_type=report.iou_type,
-        ground_truth=asdict(report.ground_truth),
-        ranges=[dict(_range(x), is_coco=x.is_coco) for x in report.ranges],
         **content,
+        bootstrap=report.bootstrap and asdict(report.bootstrap),
+        models=[describe(x) for x in report.models],
+        differences=[_difference(x) for x in report.differences],
     )
 
 

@@ -14,7 +14,7 @@ from mmbiformer.figures import new_figure
 from mmbiformer.tables import MISSING
 
 from ..detection.tide import SUMMARIES, TYPES
-from ..report_data import DetectionReport, Report, Score, SizeRow
+from ..report_data import DetectionReport, Difference, Model, Report, Score, SizeRow
 from ..sizes import SizeRange
 
 if TYPE_CHECKING:
@@ -51,6 +51,14 @@ class Bins:
     edges: list[tuple[float, float]]
     is_log: bool
     label: str
+
+    def of(self, part: Model | Difference) -> list[SizeRow]:
+        """The rows that these bins show of a model or a difference."""
+        return [part.sizes[position] for position in self.positions]
+
+    def counts(self, report: Report, noun: str) -> list[int]:
+        """How many objects or segments each has."""
+        return [row.counts[noun] for row in self.of(report.models[0])]
 
     @property
     def centres(self) -> np.ndarray:
@@ -98,43 +106,31 @@ def _log_edges(sides: Sequence[tuple[float, float | None]]) -> list[tuple[float,
 
 
 def draw_ap(report: DetectionReport) -> 'Figure':
-    """AP of each model in each range, with intervals; below it, how many objects there are.
-
-    Args:
-        report (DetectionReport): What :func:`size_report` returned.
-    """
+    """AP of each model in each range, with intervals; below it, how many objects there are."""
     bins = place_bins(report.ranges)
     figure, (top, _) = new_figure((9, 5.8), 2, gridspec_kw=dict(height_ratios=[3.4, 1]))
-    counts = [
-        report.models[0].sizes[position].counts['num_objects'] for position in bins.positions
-    ]
     lines = _draw_models(top, report, bins, 'AP')
     shows_coco = bins.is_log and not report.ranges[bins.positions[0]].relative
     for i, model in enumerate(report.models if shows_coco else ()):
-        _draw_coco(top, model.sizes, bins, COLORS[i % len(COLORS)])
+        _draw_coco(top, model.sizes, bins, _color(i))
     _legend(figure, lines, [model.name for model in report.models])
     top.set_ylabel(f'{NOUNS[report.iou_type]} AP, points')
-    _stack(figure, bins, counts, 'objects')
+    _stack(figure, bins, bins.counts(report, 'num_objects'), 'objects')
     note = "dotted: AP in COCO's small, medium and large" if shows_coco else ''
     _caption(figure, report, _describe(report), note)
     return figure
 
 
 def draw_segments(report: Report) -> 'Figure':
-    """Recall of pixels and of segments of each model in each range, and numbers of segments.
-
-    Args:
-        report (Report): What :func:`segment_report` returned.
-    """
+    """Recall of pixels and of segments of each model in each range, and numbers of segments."""
     bins = place_bins(report.ranges, 'segment')
     figure, panels = new_figure((9, 8), 3, gridspec_kw=dict(height_ratios=[2.6, 2.6, 1]))
-    first = report.models[0]
-    counts = [first.sizes[position].counts['segments'] for position in bins.positions]
     for axes, kind in zip(panels, ('pixel_recall', 'segments_found'), strict=False):
         lines = _draw_models(axes, report, bins, kind)
         axes.set_ylabel(f'{kind.replace("_", " ")}, %')
     _legend(figure, lines, [model.name for model in report.models])
-    _stack(figure, bins, counts, 'segments')
+    _stack(figure, bins, bins.counts(report, 'segments'), 'segments')
+    first = report.models[0]
     images, segments = first.counts['images'], first.sizes[0].counts['segments']
     _caption(figure, report, f'{images:,} images, {segments:,} segments')
     return figure
@@ -154,14 +150,12 @@ def draw_errors(report: DetectionReport) -> 'Figure':
     for axes, kind in zip(panels, kinds, strict=True):
         bars = []
         for i, model in enumerate(report.models):
-            costs = _points(model.sizes[position].errors[kind].cost for position in bins.positions)
+            costs = _points(row.errors[kind].cost for row in bins.of(model))
             x = centres + (i - (num_models - 1) / 2) * width
-            bars.append(axes.bar(x, costs, width, color=COLORS[i % len(COLORS)]))
+            bars.append(axes.bar(x, costs, width, color=_color(i)))
         axes.axhline(0, color=GREY, lw=0.6)
         axes.set_title(f'all {kind}' if kind in SUMMARIES else kind, loc='left', fontsize=10)
-        for i, position in enumerate(bins.positions):
-            if not report.models[0].sizes[position].counts['num_objects']:
-                _write_missing(axes, i, rotation=90)
+        _mark_empty(axes, centres, bins.counts(report, 'num_objects'), rotation=90)
         names = [report.ranges[position].name for position in bins.positions]
         axes.set_xticks(centres, names, rotation=90, fontsize=8, parse_math=False)
         axes.set_xlim(-0.7, len(centres) - 0.3)
@@ -182,18 +176,16 @@ def draw_differences(report: DetectionReport) -> 'Figure':
     figure, [axes] = new_figure((9, 3.8))
     axes.axhline(0, color=GREY, lw=1)
     differences = report.differences
-    lines, options = [], dict(linestyle='none')
-    if report.bootstrap:
-        options['markerfacecolor'] = 'white'
+    options = dict(markerfacecolor='white') if report.bootstrap else {}
+    lines = []
     for i, difference in enumerate(differences):
-        scores = [difference.sizes[position].scores['AP'] for position in bins.positions]
+        scores = [row.scores['AP'] for row in bins.of(difference)]
         x = _beside(bins, i, len(differences))
-        lines.append(_draw_values(axes, x, scores, i + 1, **options))
+        lines.append(_draw_values(axes, x, scores, i + 1, linestyle='none', **options))
         is_sure = [score.excludes_zero for score in scores]
         sure = _points(score.value for score in scores)[is_sure]
         axes.plot(x[is_sure], sure, **_style(i + 1), linestyle='none', zorder=4)
-    first = report.models[0].sizes
-    _mark_empty(axes, bins, [first[position].counts['num_objects'] for position in bins.positions])
+    _mark_empty(axes, bins.centres, bins.counts(report, 'num_objects'))
     _legend(figure, lines, [f'{x.model} minus {x.minus}' for x in differences])
     axes.set_ylabel(f'difference in {NOUNS[report.iou_type]} AP, points')
     _dress(axes, bins)
@@ -214,15 +206,19 @@ def _beside(bins: Bins, model: int, num_models: int) -> np.ndarray:
     return bins.centres + SPREAD * shift * bins.widths.min()
 
 
+def _color(model: int) -> str:
+    return COLORS[model % len(COLORS)]
+
+
 def _style(model: int) -> dict:
-    return dict(color=COLORS[model % len(COLORS)], marker=MARKERS[model % len(MARKERS)], ms=6)
+    return dict(color=_color(model), marker=MARKERS[model % len(MARKERS)], ms=6)
 
 
 def _draw_models(axes: 'Axes', report: Report, bins: Bins, kind: str) -> list['Line2D']:
     """A score of each model in each range."""
     lines = []
     for i, model in enumerate(report.models):
-        scores = [model.sizes[position].scores[kind] for position in bins.positions]
+        scores = [row.scores[kind] for row in bins.of(model)]
         x = _beside(bins, i, len(report.models))
         style = '-' if bins.is_log else 'none'
         lines.append(_draw_values(axes, x, scores, i, linestyle=style))
@@ -239,7 +235,7 @@ def _draw_values(
     (line,) = axes.plot(x, values, **style)
     if all(score.interval for score in scores):
         bounds = zip(*(score.interval for score in scores), strict=True)
-        axes.vlines(x, *map(_points, bounds), color=_style(model)['color'], lw=4, alpha=0.35)
+        axes.vlines(x, *map(_points, bounds), color=_color(model), lw=4, alpha=0.35)
     return line
 
 
@@ -258,7 +254,7 @@ def _stack(figure: 'Figure', bins: Bins, counts: Sequence[int], noun: str) -> No
     """Fill the last panel with bars of counts; it carries the x axis of those above it."""
     *above, last = figure.axes
     for axes in above:
-        _mark_empty(axes, bins, counts)
+        _mark_empty(axes, bins.centres, counts)
         axes.set_ylim(bottom=0)
         axes.tick_params(labelbottom=False)
     bars = last.bar(bins.centres, counts, 0.7 * bins.widths, color='#b9b9b9')
@@ -271,15 +267,13 @@ def _stack(figure: 'Figure', bins: Bins, counts: Sequence[int], noun: str) -> No
     last.set_xlabel(bins.label)
 
 
-def _mark_empty(axes: 'Axes', bins: Bins, counts: Sequence[int]) -> None:
-    for x, count in zip(bins.centres, counts, strict=True):
+def _mark_empty(
+    axes: 'Axes', centres: np.ndarray, counts: Sequence[int], rotation: float = 0
+) -> None:
+    style = dict(ha='center', va='bottom', fontsize=8, color=GREY, rotation=rotation)
+    for x, count in zip(centres, counts, strict=True):
         if not count:
-            _write_missing(axes, x)
-
-
-def _write_missing(axes: 'Axes', x: float, rotation: float = 0) -> None:
-    where = dict(transform=axes.get_xaxis_transform(), ha='center', va='bottom')
-    axes.text(x, 0.03, MISSING, fontsize=8, color=GREY, rotation=rotation, **where)
+            axes.text(x, 0.03, MISSING, transform=axes.get_xaxis_transform(), **style)
 
 
 def _legend(figure: 'Figure', handles: Sequence, names: Sequence[str]) -> None:
@@ -301,13 +295,13 @@ def _caption(
     figure: 'Figure', report: Report, subject: str, note: str = '', has_intervals: bool = True
 ) -> None:
     """Below all panels: what was evaluated, and what the marks mean."""
-    parts, bootstrap = [subject], report.bootstrap
+    intervals, bootstrap = '', report.bootstrap
     if bootstrap and has_intervals:
-        parts.append(
+        intervals = (
             f'pale bars: {100 * bootstrap.confidence:g} % intervals, '
             f'{bootstrap.num_resamples:,} resamples of the images'
         )
-    caption = '; '.join([*parts, *filter(None, [note])])
+    caption = '; '.join(filter(None, [subject, intervals, note]))
     lines = wrap(caption, int(figure.get_figwidth() * LETTERS_PER_INCH))
     text = figure.supxlabel('\n'.join(lines), x=0.01, ha='left', fontsize=8, color=GREY)
     text.set_parse_math(False)

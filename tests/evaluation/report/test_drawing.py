@@ -192,7 +192,7 @@ def test_close_up_of_a_large_image_has_its_pixels(tmp_path):
     report = SimpleNamespace(models=[SimpleNamespace(worst_images=[[image]])])
     album = draw_worst_images(report, tmp_path)
     whole, part = album.photos
-    assert whole.is_reduced and (whole.width, whole.height) == (4000, 3000)
+    assert whole.is_reduced and whole.window == (0, 0, 4000, 3000)
     assert max(pixels_of(whole).shape) <= 1024
     assert not part.is_reduced
     contrast = np.ptp(pixels_of(part)[20], axis=0)
@@ -200,8 +200,9 @@ def test_close_up_of_a_large_image_has_its_pixels(tmp_path):
     first, second = album.drawings[0, 0][0].views
     assert (first.photo, second.photo) == (whole.key, part.key)
     x, y, width, height = second.window
-    assert part.x <= x and part.y <= y
-    assert x + width <= part.x + part.width and y + height <= part.y + part.height
+    left, top, part_width, part_height = part.window
+    assert left <= x and top <= y
+    assert x + width <= left + part_width and y + height <= top + part_height
 
 
 def test_photos_of_many_images_get_smaller(report, folder, monkeypatch):
