@@ -63,7 +63,6 @@ def count_models(
     """Of models that are the better the later they come."""
     rng = np.random.default_rng(5)
     maps = label_maps(rng, num_images)
-    images = [str(i) for i in range(num_images)]
     folders = {}
     for i, name in enumerate(names):
         counts = []
@@ -72,7 +71,7 @@ def count_models(
             segments = find_segments(labels, len(CLASSES), IGNORED)
             counts.append(count_segments(prediction, segments, ranges))
         notices = [f'left out of {name}'] + ['left out of the ground truth']
-        folders[name] = FolderCounts(f'maps/{name}', images, SegmentCounts.stack(counts), notices)
+        folders[name] = FolderCounts(f'maps/{name}', SegmentCounts.stack(counts), notices)
     return folders
 
 

@@ -40,16 +40,11 @@ def size_report(
     bootstrap: Bootstrap | None = None,
     progress: bool = False,
 ) -> DetectionReport:
-    """Judge one or several detectors by object size.
+    """Judge one or several detectors by object size; further ones are compared with the first.
 
-    Args:
-        ground_truth (GroundTruth): Of all of them.
-        models (dict): name -> what it detected. Further ones are compared with the first.
-        ranges (Sequence[SizeRange]): Besides COCO's own.
-        iou_type (str): 'bbox' or 'segm'.
-        bootstrap (Bootstrap, optional): Where given, AP comes with intervals; not where fewer
-            than 5 images have objects, as their resamples differ too little.
-        progress (bool): Show bars.
+    Arguments are those of :func:`mmbiformer.evaluation.judge_files.judge_files`, with what its
+    files contain. Of fewer than 5 images with objects there are no intervals, as their resamples
+    differ too little.
     """
     weights = weigh_images(len(ground_truth.image_ids), bootstrap) if bootstrap else None
     detectors, resampled = [], []

@@ -42,8 +42,8 @@ def render_html(
     """
     return _render(
         'size_report.html.j2',
+        report,
         decimals=1,
-        report=report,
         title=title,
         made=made,
         noun=dict(bbox='box', segm='mask')[report.iou_type],
@@ -59,17 +59,11 @@ def render_html(
 
 
 def render_segment_html(report: Report, figure: Figure, made: dict) -> str:
-    """Render the report of :func:`segment_report`.
-
-    Args:
-        report (Report): What :func:`segment_report` returned.
-        figure (Figure): What :func:`draw_segments` returned.
-        made (dict): How it was made: command (may be None), date and version.
-    """
+    """Render the report of :func:`segment_report` with the figure of :func:`draw_segments`."""
     return _render(
         'segment_report.html.j2',
+        report,
         decimals=DECIMALS,
-        report=report,
         title='Segmentation across segment sizes',
         made=made,
         kinds=list(BY_SIZE),
@@ -79,7 +73,7 @@ def render_segment_html(report: Report, figure: Figure, made: dict) -> str:
     )
 
 
-def _render(template: str, decimals: int, **content: object) -> str:
+def _render(template: str, report: Report, decimals: int, **content: object) -> str:
     """Fill a template; scores are shown with so many decimals."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -94,7 +88,14 @@ def _render(template: str, decimals: int, **content: object) -> str:
         count=lambda number: f'{number:,}',
         short=lambda number: f'{number:.4g}',
     )
-    return environment.get_template(template).render(**content)
+    names = [model.name for model in report.models]
+    return environment.get_template(template).render(
+        report=report,
+        bootstrap=report.bootstrap,
+        several=len(names) > 1,
+        names=' and '.join(names),
+        **content,
+    )
 
 
 def _highest_cost(report: DetectionReport) -> float:

@@ -64,16 +64,7 @@ def write_report(
 def write_segment_report(
     report: Report, out_dir: str | Path, *, command: str | None = None
 ) -> dict[str, Path]:
-    """Write all files of a report on segmenters; each is whole or not there.
-
-    Args:
-        report (Report): What :func:`segment_report` returned.
-        out_dir (str | Path): Made if needed. Files of an earlier report are replaced.
-        command (str, optional): What made the report, for the JSON and HTML files.
-
-    Returns:
-        dict[str, Path]: 'json', 'csv', 'html' and 'png'.
-    """
+    """Write 'json', 'csv', 'html' and 'png' of a report on segmenters, as :func:`write_report`."""
     made = _describe_making(command)
     figure = draw_segments(report)
     html = render_segment_html(report, figure, made)

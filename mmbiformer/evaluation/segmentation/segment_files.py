@@ -26,13 +26,11 @@ class FolderCounts:
 
     Attributes:
         path (str): The folder.
-        images (list[str]): Names of I images, without suffix, sorted.
-        counts (SegmentCounts): Stacked, (I, ...).
+        counts (SegmentCounts): Of the I images by name, stacked, (I, ...).
         notices (list[str]): What was left out, or looks wrong.
     """
 
     path: str
-    images: list[str]
     counts: SegmentCounts
     notices: list[str]
 
@@ -83,9 +81,8 @@ def count_folders(
                 own.append(count_segments(prediction, segments, ranges))
             except ValueError as error:
                 raise UserError(f"'{path}': {error}") from error
-    images = [Path(name).stem for name in names]
     folders = [
-        FolderCounts(str(pred_dir), images, SegmentCounts.stack(own), notes)
+        FolderCounts(str(pred_dir), SegmentCounts.stack(own), notes)
         for pred_dir, own, notes in zip(pred_dirs, counts, notices, strict=True)
     ]
     if reduce_zero_label:

@@ -25,8 +25,7 @@ def segment_report(
 
     Args:
         folders (dict): name -> what :func:`count_folders` returned.
-        ranges (Sequence[SizeRange]): The A ranges that they were counted in.
-        class_names (Sequence[str]): K names.
+        ranges, class_names: Those that they were counted in; A and K of them.
         bootstrap (Bootstrap, optional): Where given, scores come with intervals.
     """
     models, differences = [], []
@@ -94,9 +93,8 @@ def summarise(
             for a, size in enumerate(ranges)
         ]
         overall = dict(IoU=Score.of(values['IoU'][k]), Acc=rows[0].scores['pixel_recall'])
-        classes.append(
-            ClassRows(class_name, rows, overall, dict(predicted_pixels=int(total.predicted[k])))
-        )
+        predicted = dict(predicted_pixels=int(total.predicted[k]))
+        classes.append(ClassRows(class_name, rows, overall, predicted))
     return Model(
         name='',
         path='',

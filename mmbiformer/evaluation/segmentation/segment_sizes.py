@@ -95,14 +95,9 @@ def segment_ranges(
 def check_labels(
     name: str, labels: np.ndarray, num_classes: int, ignore_index: int, first: int = 0
 ) -> None:
-    """Check that each label is a class, from 0 to ``num_classes`` - 1, or the ignored one.
+    """Check that each label, in any shape, is a class, from 0 to K - 1, or the ignored one.
 
-    Args:
-        name (str): What messages call a label.
-        labels (np.ndarray): Of any shape.
-        num_classes (int): K.
-        ignore_index (int): The ignored label.
-        first (int): What messages call class 0.
+    Messages call a label ``name``, and class 0 ``first``.
 
     Raises:
         ValueError: Names the first label that is neither.
