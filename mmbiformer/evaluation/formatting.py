@@ -39,10 +39,13 @@ def range_cells(size: SizeRange) -> dict:
     return dict(range=size.name, relative=size.relative, area_low=size.low, area_high=size.high)
 
 
-def score_cells(column: str, score: Score) -> dict:
-    """A score, and its interval in the columns that :func:`score_columns` puts behind it."""
-    names = score_columns(column)
-    return dict(zip(names, (score.value, *(score.interval or ('', ''))), strict=True))
+def score_cells(scores: dict[str, Score], end: str = '') -> dict:
+    """Scores and their intervals, in the :func:`score_columns` of their names with this end."""
+    cells = {}
+    for name, score in scores.items():
+        values = score.value, *(score.interval or ('', ''))
+        cells.update(zip(score_columns(name + end), values, strict=True))
+    return cells
 
 
 def score_columns(column: str) -> tuple[str, str, str]:

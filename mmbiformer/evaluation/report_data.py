@@ -123,12 +123,9 @@ class Difference:
 def subtract(
     first: Model, other: Model, names: Iterable[str], intervals: dict[str, np.ndarray] | None
 ) -> list[SizeRow]:
-    """Scores of a model minus those of the first on the same ground truth, in each range.
+    """Scores of these names of a model minus those of the first on the same ground truth.
 
-    Args:
-        first, other (Model): Both models.
-        names (Iterable[str]): Of the scores.
-        intervals (dict | None): name -> low and high of the difference in each range, (A, 2).
+    ``intervals`` map the names to low and high of the difference in each range, (A, 2).
     """
     rows = []
     for a, (theirs, ours) in enumerate(zip(first.sizes, other.sizes, strict=True)):

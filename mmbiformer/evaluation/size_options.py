@@ -28,12 +28,8 @@ def name_results(paths: Sequence[str | Path]) -> dict[str, Path]:
     return names
 
 
-def parse_ranges(measure: str, texts: Sequence[str] | None) -> tuple[SizeRange, ...]:
-    """Size ranges as a command line gives them: ``NAME=LOW-HIGH``, or ``NAME=LOW-`` without end.
-
-    Raises:
-        UserError: If one is not of this form, or is no range.
-    """
+def _parse_ranges(measure: str, texts: Sequence[str] | None) -> tuple[SizeRange, ...]:
+    """Of ``NAME=LOW-HIGH``, or ``NAME=LOW-`` without end."""
     ranges = {}
     for text in texts or ():
         name, _, bounds = text.partition('=')
@@ -78,4 +74,4 @@ def read_size_options(args: Namespace) -> tuple[tuple[SizeRange, ...], Bootstrap
     if args.bootstrap and args.bootstrap < 100:
         raise UserError(f'--bootstrap {args.bootstrap}: give 100 or more, or 0 for no intervals')
     bootstrap = Bootstrap(args.bootstrap, args.seed) if args.bootstrap else None
-    return parse_ranges(args.measure, args.ranges), bootstrap
+    return _parse_ranges(args.measure, args.ranges), bootstrap

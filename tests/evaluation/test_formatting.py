@@ -35,7 +35,9 @@ def test_with_interval():
 
 
 def test_cells():
-    assert score_cells('AP', Score(0.5, (0.4, None))) == dict(AP=0.5, AP_low=0.4, AP_high=None)
-    assert score_cells('x', Score(None)) == dict(x=None, x_low='', x_high='')
+    ap = dict(AP=Score(0.5, (0.4, None)))
+    assert score_cells(ap) == dict(AP=0.5, AP_low=0.4, AP_high=None)
+    assert score_cells(ap, '_end') == dict(AP_end=0.5, AP_end_low=0.4, AP_end_high=None)
+    assert score_cells(dict(x=Score(None))) == dict(x=None, x_low='', x_high='')
     expected = dict(range='8+', relative=True, area_low=64, area_high=inf)
     assert range_cells(SizeRange('8+', 64, inf, relative=True)) == expected

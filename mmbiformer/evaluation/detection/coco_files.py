@@ -202,10 +202,7 @@ def read_detections(
 ) -> Detections:
     """Read detections in COCO's result format on the images of a ground truth.
 
-    Args:
-        path (str | Path): The file.
-        ground_truth (GroundTruth): What they are to be judged by.
-        may_be_empty (bool): Its detector is known to have run to the end.
+    The file ``may_be_empty`` where its detector is known to have run to the end.
 
     Raises:
         UserError: If the file, or a record of it, is not what COCO's format wants; if it has no

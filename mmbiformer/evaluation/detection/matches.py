@@ -37,9 +37,7 @@ class Matches:
 def matched_objects(matches: Matches, size: int) -> np.ndarray:
     """Object that each ranked detection matches at the first threshold, or -1; int64, (N, ).
 
-    Args:
-        matches (Matches): What :func:`match` returned.
-        size (int): Position of a size range.
+    ``size`` is the position of a size range.
     """
     matched = np.full(len(matches.ranked), -1, np.int64)
     matched[matches.candidates] = matches.matched[0, size]

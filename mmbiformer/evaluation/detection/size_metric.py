@@ -173,17 +173,13 @@ def _complete(content: dict) -> dict:
     Without objects there is no list of them, and of objects with masks it gives the area of boxes.
     """
     sizes = {x['id']: (x['width'], x['height']) for x in content['images']}
-    annotations = [
-        dict(x, area=_mask_area(x['segmentation'], *sizes[x['image_id']]))
-        if x.get('segmentation')
-        else x
-        for x in content.get('annotations', ())
-    ]
+    annotations = []
+    for record in content.get('annotations', ()):
+        if record.get('segmentation'):
+            mask = mask_api.segmToRle(record['segmentation'], *sizes[record['image_id']])
+            record = dict(record, area=float(mask_api.area(mask)))
+        annotations.append(record)
     return dict(content, annotations=annotations)
-
-
-def _mask_area(segmentation: dict | list, width: int, height: int) -> float:
-    return float(mask_api.area(mask_api.segmToRle(segmentation, width, height)))
 
 
 def _table(evaluation: SizeEvaluation) -> str:

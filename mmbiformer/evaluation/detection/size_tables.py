@@ -111,11 +111,10 @@ def _csv_lines(report: DetectionReport) -> Iterator[dict]:
     for model in report.models:
         rows = [_mean_cells(row) for row in model.sizes]
         for cells, difference in zip(rows, differences.get(model.name, ()), strict=False):
-            for kind in KINDS:
-                cells.update(score_cells(f'{kind}_minus_first', difference.scores[kind]))
+            cells.update(score_cells(difference.scores, '_minus_first'))
         categories = [(ALL_CATEGORIES, rows)]
         for category in model.classes:
-            rows = [dict(x.counts, **score_cells('AP', x.scores['AP'])) for x in category.sizes]
+            rows = [row.counts | score_cells(row.scores) for row in category.sizes]
             categories.append((category.name, rows))
         for category, rows in categories:
             for size, cells in zip(report.ranges, rows, strict=True):
@@ -124,8 +123,7 @@ def _csv_lines(report: DetectionReport) -> Iterator[dict]:
 
 def _mean_cells(row: DetectorRow) -> dict:
     cells = dict(row.counts, AR=row.scores['AR'].value)
-    for kind in KINDS:
-        cells.update(score_cells(kind, row.scores[kind]))
+    cells.update(score_cells({kind: row.scores[kind] for kind in KINDS}))
     for kind, error in row.errors.items():
         cells[f'cost_{_key(kind)}'] = error.cost
         if kind in TYPES:

@@ -169,8 +169,7 @@ def _by_image(image: np.ndarray, is_chosen: np.ndarray) -> dict[int, np.ndarray]
     chosen = np.flatnonzero(is_chosen)
     chosen = chosen[np.argsort(image[chosen], kind='stable')]
     keys, starts = np.unique(image[chosen], return_index=True)
-    parts = np.split(chosen, starts[1:])
-    return dict(zip(keys.tolist(), parts, strict=True)) if len(chosen) else {}
+    return dict(zip(keys.tolist(), np.split(chosen, starts)[1:], strict=True))
 
 
 def _shapes(evaluation: SizeEvaluation, records: GroundTruth | Detections) -> np.ndarray:

@@ -151,12 +151,7 @@ def _worst(report: DetectionReport) -> Iterator[tuple[tuple[int, int], WorstImag
 
 
 def read_image(image: WorstImage, folder: Path | None) -> tuple[np.ndarray | None, str | None]:
-    """Pixels of an image, (H, W, 3) uint8 in BGR, and None; or None, and why there are none.
-
-    Args:
-        image (WorstImage): What the annotations say of it.
-        folder (Path | None): Where the file lies.
-    """
+    """Pixels of an image, (H, W, 3) uint8 in BGR, and None; or None, and why there are none."""
     if folder is None:
         return None, 'no image folder was given'
     if not image.file_name:
@@ -214,14 +209,9 @@ def _shapes(image: WorstImage) -> Iterator[Shape]:
 def close_up(
     shapes: list[Shape], size: tuple[float, float]
 ) -> tuple[float, float, float, float] | None:
-    """The square around most of what is wrong; None where it is no smaller than the image.
+    """The square around most of what is wrong, as x, y, width and height.
 
-    Args:
-        shapes (list[Shape]): All that is drawn.
-        size (tuple): Width and height of the image.
-
-    Returns:
-        tuple: x, y, width and height.
+    None where it is no smaller than the image, whose width and height are ``size``.
     """
     boxes = np.array([shape.box for shape in shapes if shape.kind != 'found'])
     sides = np.sqrt(boxes[:, 2:].clip(0).prod(axis=1))
@@ -254,15 +244,9 @@ def _view(
 def place_labels(
     shapes: list[Shape], window: tuple[float, float, float, float], letters: float
 ) -> list[tuple[float, float, str, str]]:
-    """Put labels over, under or into their boxes, and leave out those that have no room.
+    """Put labels over, under or into their boxes; see :class:`View`.
 
-    Args:
-        shapes (list[Shape]): Those with a label outside the window get none.
-        window (tuple): x, y, width and height.
-        letters (float): Height of the letters.
-
-    Returns:
-        list[tuple]: As ``View.labels``.
+    Those of boxes outside the window, and those that have no room, are left out.
     """
     left, top, width, height = window
     taken, labels = [], []

@@ -42,19 +42,17 @@ def count_folders(
     ranges: Sequence[SizeRange],
     reduce_zero_label: bool = False,
 ) -> list[FolderCounts]:
-    """Count what each folder of predictions gets right, image by image.
+    """Count what each folder of predictions gets right, on every map of the ground truth.
+
+    255 is ignored in the ground truth and wrong in a prediction; with ``reduce_zero_label`` 0 is
+    too, and class 0 has the label 1, in all files: as in ADE20K, and in what mmseg writes for data
+    sets with ``reduce_zero_label``.
 
     Args:
-        gt_dir (str | Path): Folder of the ground truth; every map in it is counted.
-        pred_dirs (Sequence): Folders of predictions, one per model.
-        num_classes (int): K.
         ranges (Sequence[SizeRange]): Of :func:`segment_ranges`.
-        reduce_zero_label (bool): In all files 0 stands for no class and class 0 has the label 1,
-            as in ADE20K, and in what mmseg writes for data sets with ``reduce_zero_label``.
 
     Returns:
-        list[FolderCounts]: In the order of ``pred_dirs``. 255, and the label 0 where it stands for
-        no class, are ignored in the ground truth and wrong in a prediction.
+        list[FolderCounts]: In the order of ``pred_dirs``.
 
     Raises:
         UserError: If a folder or file is missing, not readable, of another data set or size, or

@@ -25,7 +25,8 @@ def segment_report(
 
     Args:
         folders (dict): name -> what :func:`count_folders` returned.
-        ranges, class_names: Those that they were counted in; A and K of them.
+        ranges (Sequence[SizeRange]): The A ranges that they were counted in.
+        class_names (Sequence[str]): K names.
         bootstrap (Bootstrap, optional): Where given, scores come with intervals.
     """
     models, differences = [], []
@@ -59,8 +60,7 @@ def summarise(
 
     Args:
         counts (SegmentCounts): Stacked, (I, ...).
-        ranges (Sequence[SizeRange]): The A ranges that they were counted in.
-        class_names (Sequence[str]): K names.
+        ranges, class_names: As of :func:`segment_report`.
         intervals (dict, optional): What :func:`score_intervals` returned.
         notices (Sequence[str]): Further ones, put before those that the counts give.
     """

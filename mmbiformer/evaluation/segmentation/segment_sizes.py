@@ -10,7 +10,7 @@ W resamples.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from math import inf
 
 import cv2
@@ -71,7 +71,7 @@ class SegmentCounts:
     @classmethod
     def stack(cls, images: Sequence['SegmentCounts']) -> 'SegmentCounts':
         """The counts of single images as one, with a leading axis (I, )."""
-        names = [field.name for field in fields(cls)]
+        names = vars(images[0])
         return cls(**{name: np.stack([getattr(x, name) for x in images]) for name in names})
 
     def total(self) -> 'SegmentCounts':

@@ -105,6 +105,5 @@ def _csv_lines(report: Report) -> Iterator[dict]:
 def _add_scores(rows: list[dict], part: Model | Difference, end: str) -> None:
     """Add the scores of a model or a difference, in columns of this ending."""
     for cells, row in zip(rows, part.sizes, strict=True):
-        for name, score in row.scores.items():
-            cells.update(score_cells(name + end, score))
-    rows[0].update(score_cells(f'IoU{end}', part.overall['mIoU']))
+        cells.update(score_cells(row.scores, end))
+    rows[0].update(score_cells(dict(IoU=part.overall['mIoU']), end))
