@@ -75,12 +75,12 @@ def stage_advice(
 ) -> StageAdvice:
     """Padding and cost of one stage's map under S."""
     s, cut = partition_factor, Partition(1, *map_size, partition_factor)
-    tokens, padded = prod(map_size), cut.num_regions * cut.tokens
+    tokens, padded = prod(map_size), s * s * cut.tokens
     routing = routing_flops(dim, s)
     return StageAdvice(
         region=cut.region,
         waste=padded / tokens,
-        empty_regions=cut.num_regions - cut.num_real_regions,
+        empty_regions=s * s - prod(cut.real_shape),
         keys=topk * cut.tokens,
         needed_flops=depth * (routed_flops(tokens, dim, topk, s) + routing),
         padded_flops=depth * (routed_flops(padded, dim, topk, s) + routing),

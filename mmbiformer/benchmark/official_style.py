@@ -20,7 +20,8 @@ from torch import Tensor
 
 from mmbiformer.backbones import BiFormer
 from mmbiformer.layers import BiFormerBlock, BiLevelRoutingAttention, FullAttention
-from mmbiformer.ops.regions import join_regions, to_regions
+from mmbiformer.ops.any_size import from_regions
+from mmbiformer.ops.regions import to_regions
 
 
 def official_style(backbone: BiFormer) -> BiFormer:
@@ -94,7 +95,7 @@ class _RoutingAttention(BiLevelRoutingAttention):
         height, width, channels = x.shape[1:]
         s = self.partition_factor
         x = F.pad(x, (0, 0, 0, -width % s, 0, -height % s))
-        h, w = x.shape[1] // s, x.shape[2] // s
+        h = x.shape[1] // s
         q, kv = self.qkv(to_regions(x, s)).split([channels, 2 * channels], dim=-1)
         k, v = kv.chunk(2, dim=-1)
 
@@ -104,7 +105,7 @@ class _RoutingAttention(BiLevelRoutingAttention):
         local_context = rearrange(self.lce(v), 'b c h w -> b h w c')
 
         out = official_style_attention(q, kv, indices, self.num_heads, self.scale)
-        out = join_regions(out, (h, w), s)
+        out = from_regions(out, *x.shape[1:3], s)
         return self.proj(out + local_context)[:, :height, :width].contiguous()
 
 
