@@ -39,46 +39,35 @@ def draw_weights(num_images: int, num_resamples: int, seed: int) -> np.ndarray:
 def intervals(
     values: np.ndarray, num_images: np.ndarray, is_difference: bool = False
 ) -> np.ndarray:
-    """95 % intervals of scores under the weights of :func:`weigh_images`; see :func:`interval`.
-
-    Args:
-        values (np.ndarray): (..., 1 + W).
-        num_images (np.ndarray): How many images have anything to score, (...) or a part of it.
-        is_difference (bool): Of two scores on the same resamples.
-
-    Returns:
-        np.ndarray: Low and high, (..., 2); nan where fewer than 5 images have anything to score.
-    """
-    ends = np.moveaxis(interval(values[..., 1:], values[..., 0], is_difference), 0, -1)
-    return np.where((num_images >= MIN_IMAGES)[..., None], ends, np.nan)
-
-
-def interval(values: np.ndarray, estimate: np.ndarray, is_difference: bool = False) -> np.ndarray:
-    """95 % intervals around estimates.
+    """95 % intervals of scores under the weights of :func:`weigh_images`.
 
     Their ends are the percentiles of the resamples, moved so that the resamples' mean comes to lie
-    on the estimate: a resample repeats images, and AP of fewer different images is higher, by
-    half a point to a point where classes are rare. Without this an interval may not even hold
-    what it is the interval of.
+    on the score of all images: a resample repeats images, and AP of fewer different images is
+    higher, by half a point to a point where classes are rare. Without this an interval may not
+    even hold what it is the interval of.
 
     Args:
-        values (np.ndarray): Of the resamples, (..., W); nan in those that have none.
-        estimate (np.ndarray): Of all images, (...).
+        values (np.ndarray): Of all images and then of the resamples, (..., 1 + W); nan in those
+            that have none.
+        num_images (np.ndarray): How many images have anything to score, (...) or a part of it.
         is_difference (bool): Of two scores on the same resamples. The interval then holds the
             percentiles as they are too: with few objects a difference is 0 in many resamples, and
             to move them would let it exclude 0 by chance.
 
     Returns:
-        np.ndarray: Low and high, (2, ...); nan where no resample has a value.
+        np.ndarray: Low and high, (..., 2); nan where fewer than 5 images have anything to score,
+        or no resample has a value.
     """
     tail = (1 - CONFIDENCE) / 2
-    bounds = np.full((2, *values.shape[:-1]), np.nan)
-    for index in np.ndindex(values.shape[:-1]):
-        known = values[index][~np.isnan(values[index])]
+    bounds = np.full((*values.shape[:-1], 2), np.nan)
+    has_enough = np.broadcast_to(num_images >= MIN_IMAGES, values.shape[:-1])
+    for index in map(tuple, np.argwhere(has_enough)):
+        estimate, resampled = values[index][0], values[index][1:]
+        known = resampled[~np.isnan(resampled)]
         if known.size:
             plain = np.quantile(known, (tail, 1 - tail))
-            low, high = plain - known.mean() + estimate[index]
+            low, high = plain - known.mean() + estimate
             if is_difference:
                 low, high = min(low, plain[0]), max(high, plain[1])
-            bounds[(slice(None), *index)] = np.clip((low, high), -1 if is_difference else 0, 1)
+            bounds[index] = np.clip((low, high), -1 if is_difference else 0, 1)
     return bounds

@@ -1,14 +1,9 @@
 """Weights of images, and intervals of what is scored under them."""
 
 import numpy as np
+from intervals import interval
 
-from mmbiformer.evaluation.resampling import (
-    Bootstrap,
-    draw_weights,
-    interval,
-    intervals,
-    weigh_images,
-)
+from mmbiformer.evaluation.resampling import Bootstrap, draw_weights, intervals, weigh_images
 
 
 def test_weights_are_those_of_the_seed():

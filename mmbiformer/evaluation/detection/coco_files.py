@@ -281,7 +281,7 @@ def check_masks(records: GroundTruth | Detections, ground_truth: GroundTruth) ->
         UserError: Names the first that is none, or is of another size than its image.
     """
     is_truth = isinstance(records, GroundTruth)
-    _ = ground_truth.image_areas  # checks that there are sizes
+    areas = ground_truth.image_areas  # which checks that there are sizes
     sizes = [(x['height'], x['width']) for x in ground_truth.images]
 
     def fail(position: int, problem: str) -> None:
@@ -304,7 +304,7 @@ def check_masks(records: GroundTruth | Detections, ground_truth: GroundTruth) ->
             compressed.append(position)
         elif not is_truth:
             fail(position, 'a mask whose counts are not compressed, as results have them')
-    pixels = [sizes[records.image[i]][0] * sizes[records.image[i]][1] for i in compressed]
+    pixels = areas[records.image[compressed]].astype(np.int64)
     broken = find_broken([records.segmentations[i]['counts'] for i in compressed], pixels)
     if broken is not None:
         problem = f'a mask whose counts are not runs of its {pixels[broken]:,} pixels'

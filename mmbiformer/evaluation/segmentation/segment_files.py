@@ -79,13 +79,16 @@ def count_folders(
                 own.append(count_segments(prediction, segments, ranges))
             except ValueError as error:
                 raise UserError(f"'{path}': {error}") from error
-    folders = [
-        FolderCounts(str(pred_dir), SegmentCounts.stack(own), notes)
-        for pred_dir, own, notes in zip(pred_dirs, counts, notices, strict=True)
-    ]
-    if reduce_zero_label:
-        for folder in folders:
-            _note_zeros(folder)
+    folders = []
+    stacked = map(SegmentCounts.stack, counts)
+    for pred_dir, own, notes in zip(pred_dirs, stacked, notices, strict=True):
+        unpredicted = int(own.total().unpredicted)
+        if reduce_zero_label and unpredicted:
+            notes.append(
+                f"'{pred_dir}' has the label 0 or 255, no class, at {unpredicted:,} pixels of a "
+                'class: if its classes begin with 0 and not 1, each is taken for the one before it'
+            )
+        folders.append(FolderCounts(str(pred_dir), own, notes))
     return folders
 
 
@@ -147,12 +150,3 @@ def _read_map(path: Path, num_classes: int, reduce_zero_label: bool) -> np.ndarr
     except ValueError as error:
         raise UserError(f"'{path}': {error}") from error
     return labels
-
-
-def _note_zeros(folder: FolderCounts) -> None:
-    unpredicted = int(folder.counts.total().unpredicted)
-    if unpredicted:
-        folder.notices.append(
-            f"'{folder.path}' has the label 0 or 255, no class, at {unpredicted:,} pixels of a "
-            'class: if its classes begin with 0 and not 1, each is taken for the one before it'
-        )

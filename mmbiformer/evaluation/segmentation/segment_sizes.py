@@ -220,7 +220,7 @@ def scores(counts: SegmentCounts) -> dict[str, np.ndarray]:
 def score_intervals(
     counts: SegmentCounts, bootstrap: Bootstrap, reference: SegmentCounts | None = None
 ) -> dict[str, np.ndarray]:
-    """95 % intervals of the bootstrap over images; see :func:`interval`.
+    """95 % intervals of the bootstrap over images; see :func:`intervals`.
 
     Args:
         counts (SegmentCounts): Stacked, (I, ...).

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from coco_samples import random_coco, with_masks
+from intervals import interval
 
 from mmbiformer.evaluation.detection.bootstrap import (
     KINDS,
@@ -14,7 +15,7 @@ from mmbiformer.evaluation.detection.bootstrap import (
 from mmbiformer.evaluation.detection.coco_eval import evaluate
 from mmbiformer.evaluation.detection.coco_files import detections_of, ground_truth_of
 from mmbiformer.evaluation.detection.matches import match
-from mmbiformer.evaluation.resampling import draw_weights, interval
+from mmbiformer.evaluation.resampling import draw_weights
 from mmbiformer.evaluation.sizes import size_ranges
 
 IOUS = dict(zip(KINDS, (None, 0.5, 0.75), strict=True))

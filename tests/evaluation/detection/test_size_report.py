@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 from coco_samples import random_coco, with_masks
+from intervals import interval
 
 from mmbiformer.evaluation.detection.bootstrap import mean_ap, weighted_ap
 from mmbiformer.evaluation.detection.coco_eval import evaluate
@@ -13,7 +14,7 @@ from mmbiformer.evaluation.detection.matches import match
 from mmbiformer.evaluation.detection.size_report import size_report
 from mmbiformer.evaluation.detection.tide import TYPES, analyse_errors
 from mmbiformer.evaluation.report.report_json import report_json
-from mmbiformer.evaluation.resampling import Bootstrap, draw_weights, interval
+from mmbiformer.evaluation.resampling import Bootstrap, draw_weights
 from mmbiformer.evaluation.sizes import COCO_RANGES, size_ranges
 
 RANGES = size_ranges()
