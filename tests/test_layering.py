@@ -1,11 +1,13 @@
 """Imports run one way: ops <- layers <- backbones; nothing in the package uses tools or tests."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 PACKAGE = Path(__file__).parents[1] / 'mmbiformer'
 MM = {'mmcv', 'mmdet', 'mmseg'}
@@ -140,7 +142,13 @@ def test_ops_import_with_torch_alone():
         'routed_attention(q, q, q, indices, partition_factor=2, num_heads=1, scale=1.0)'
     )
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
-    assert not done.stderr
+    # A torch that is built for GPUs says itself that its Triton is missing, and nobody else does.
+    of_torch = (
+        r'.*torch/utils/flop_counter\.py:\d+\] triton not found; .*\n'
+        if torch.version.cuda
+        else ''
+    )
+    assert re.fullmatch(of_torch, done.stderr)
 
 
 @pytest.mark.parametrize(
