@@ -1,5 +1,7 @@
 """The two attentions of BiFormer, and their base, on channels-last maps (B, H, W, C)."""
 
+from abc import ABC, abstractmethod
+
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
@@ -19,7 +21,7 @@ def build_lce(dim: int) -> nn.Conv2d:
     return nn.Conv2d(dim, dim, LCE_KERNEL, padding=LCE_KERNEL // 2, groups=dim)
 
 
-class Attention(nn.Module):
+class Attention(nn.Module, ABC):
     """Base of attentions: what mixes tokens, and an output projection behind it.
 
     A subclass has a linear layer ``proj`` and a method ``mix``. If it leaves ``forward`` alone, a
@@ -43,9 +45,9 @@ class Attention(nn.Module):
             return self.proj(self.mix(x))
         return self.proj(self.mix(*self.input_projection(x).chunk(3, dim=-1)))
 
+    @abstractmethod
     def mix(self, *maps: Tensor) -> Tensor:
         """The map (B, H, W, C) that the output projection takes."""
-        raise NotImplementedError
 
 
 class BiLevelRoutingAttention(Attention):

@@ -68,7 +68,9 @@ class BiFormerBlock(nn.Module):
             return f'attn is a {kind.__name__} with a forward of its own'
         if problem := hook_problem(attention):
             return f'attn {problem}'
-        modules = {**dict(self.named_children()), 'attn': attention.proj}
+        modules = dict(self.named_children())
+        del modules['attn']
+        modules['output projection of attn'] = attention.proj
         if attention.input_projection is not None:
             modules['input projection of attn'] = attention.input_projection
         return fusing_problem(x, modules)
