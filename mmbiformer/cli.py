@@ -54,13 +54,18 @@ def run_tool(main: Callable[[], None], needs: Sequence[str] = ('mmengine', 'mmcv
         time.sleep(0.2)
 
 
+def tool_parser(description: str) -> argparse.ArgumentParser:
+    """A parser whose help shows the description as it is written."""
+    return argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+
+
 def run_parser(description: str) -> argparse.ArgumentParser:
     """A parser with the config and the options that training and testing share."""
     from mmengine.config import DictAction
 
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = tool_parser(description)
     parser.add_argument('config', help='config file')
     parser.add_argument('--work-dir', help='folder for logs and checkpoints')
     parser.add_argument('--data-root', help="COCO or ADE20K folder, instead of the config's")

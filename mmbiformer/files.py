@@ -1,5 +1,6 @@
-"""Files and folders that are whole or absent, whatever ends the program that writes them."""
+"""Writing files and folders that are whole or absent, whatever ends the program; reading JSON."""
 
+import json
 import os
 import tempfile
 from collections.abc import Iterator
@@ -29,3 +30,11 @@ def whole_or_absent(path: str | Path) -> Iterator[Path]:
         unfinished = Path(scratch, path.name)
         yield unfinished
         os.replace(unfinished, path)
+
+
+def read_json(path: str | Path) -> object | None:
+    """What a JSON file holds, or None where it is missing or cannot be read."""
+    try:
+        return json.loads(Path(path).read_text(encoding='utf-8'))
+    except (OSError, ValueError):
+        return None

@@ -1,8 +1,8 @@
-"""Writes that are whole or not there."""
+"""Writes that are whole or not there; JSON that may be missing."""
 
 import pytest
 
-from mmbiformer.files import whole_or_absent
+from mmbiformer.files import read_json, whole_or_absent
 
 
 def test_a_file_appears_when_it_is_complete(tmp_path):
@@ -45,3 +45,12 @@ def test_a_link_stays_one(tmp_path):
         unfinished.write_text('new')
     assert (tmp_path / 'link.json').is_symlink()
     assert (tmp_path / 'target.json').read_text() == 'new'
+
+
+def test_json_that_cannot_be_read_is_none(tmp_path):
+    path = tmp_path / 'recipe.json'
+    assert read_json(path) is None
+    path.write_text('{"seed": 1')
+    assert read_json(path) is None
+    path.write_text('{"seed": 1}')
+    assert read_json(path) == {'seed': 1}

@@ -5,27 +5,20 @@ python tools/segment_sizes.py --gt-dir annotations/validation --pred-dirs predic
   --classes ade20k --reduce-zero-label
 """
 
-import argparse
 import shlex
 import sys
 
-from mmbiformer.cli import run_tool
+from mmbiformer.cli import run_tool, tool_parser
 
 
 def main() -> None:
+    from mmbiformer.evaluation import size_options
     from mmbiformer.evaluation.judge_files import judge_folders
     from mmbiformer.evaluation.report.report_files import write_segment_report
     from mmbiformer.evaluation.segmentation.class_names import read_class_names
     from mmbiformer.evaluation.segmentation.segment_tables import segment_report_text
-    from mmbiformer.evaluation.size_options import (
-        add_size_options,
-        name_results,
-        read_size_options,
-    )
 
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = tool_parser(__doc__)
     parser.add_argument('--gt-dir', required=True, help='folder of ground-truth label maps (PNG)')
     parser.add_argument(
         '--pred-dirs', required=True, nargs='+', help='of predicted ones; compared with the first'
@@ -36,12 +29,12 @@ def main() -> None:
     parser.add_argument(
         '--reduce-zero-label', action='store_true', help='0 is no class, classes begin with 1'
     )
-    add_size_options(parser, 'work_dirs/segment_sizes')
+    size_options.add_size_options(parser, 'work_dirs/segment_sizes')
     args = parser.parse_args()
-    ranges, bootstrap = read_size_options(args)
+    ranges, bootstrap = size_options.read_size_options(args)
     report = judge_folders(
         args.gt_dir,
-        name_results(args.pred_dirs),
+        size_options.name_results(args.pred_dirs),
         read_class_names(args.classes),
         ranges,
         reduce_zero_label=args.reduce_zero_label,

@@ -5,29 +5,22 @@ python tools/size_ap.py --config CONFIG --checkpoint CHECKPOINT --data-root data
 python tools/size_ap.py --ann GT.json --results A.json --ranges tiny=0-16 little=16-32 rest=32-
 """
 
-import argparse
 import shlex
 import sys
 from pathlib import Path
 
-from mmbiformer.cli import run_tool
+from mmbiformer.cli import run_tool, tool_parser
 from mmbiformer.stack import require
 
 
 def main() -> None:
     from mmbiformer.errors import UserError
+    from mmbiformer.evaluation import size_options
     from mmbiformer.evaluation.detection.size_tables import report_text
     from mmbiformer.evaluation.judge_files import judge_files
     from mmbiformer.evaluation.report.report_files import write_report
-    from mmbiformer.evaluation.size_options import (
-        add_size_options,
-        name_results,
-        read_size_options,
-    )
 
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = tool_parser(__doc__)
     parser.add_argument('--ann', help='ground truth: a COCO annotation file')
     parser.add_argument('--results', nargs='+', help='COCO result files; compared with the first')
     parser.add_argument('--images', help='folder of the images, for the worst ones in the report')
@@ -35,14 +28,14 @@ def main() -> None:
     parser.add_argument('--checkpoint', help='of the whole model, with --config')
     parser.add_argument('--data-root', help="with --config: COCO folder, instead of the config's")
     parser.add_argument('--iou-type', choices=['bbox', 'segm'], help='default: masks, if all have')
-    add_size_options(parser, 'work_dirs/size_ap')
+    size_options.add_size_options(parser, 'work_dirs/size_ap')
     args = parser.parse_args()
     files, model = (args.ann, args.results), (args.config, args.checkpoint)
     if not ((all(files) and not any(model)) or (all(model) and not any((*files, args.images)))):
         raise UserError(
             'give either --ann and --results (and --images), or --config and --checkpoint'
         )
-    ranges, bootstrap = read_size_options(args)
+    ranges, bootstrap = size_options.read_size_options(args)
     if args.images and not Path(args.images).is_dir():
         raise UserError(f"--images '{args.images}' is no folder: check the path")
     annotations, results, images, classes = args.ann, args.results, args.images, None
@@ -60,7 +53,7 @@ def main() -> None:
         classes = written.classes
     report = judge_files(
         annotations,
-        name_results(results),
+        size_options.name_results(results),
         ranges,
         iou_type=args.iou_type,
         category_names=classes,

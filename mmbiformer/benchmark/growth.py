@@ -70,6 +70,10 @@ class Point:
         return facts | ({'problem': self.problem} if self.problem else {'samples': result})
 
 
+# (rule, part) -> its points, from the smallest size to the largest.
+Curves = dict[tuple[str, str], list[Point]]
+
+
 def paper_attention_cost(tokens: int, dim: int, topk: int, partition_factor: float) -> float:
     """The paper's second and third term: routing, and attention to the routed regions."""
     regions = partition_factor**2
@@ -81,28 +85,25 @@ def fit_exponent(sizes: Sequence[float], costs: Sequence[float]) -> float:
     return linear_regression([log(x) for x in sizes], [log(x) for x in costs]).slope
 
 
-def exponents(points: Sequence[Point], cost: Callable[[Point], float]) -> dict[tuple, float]:
+def exponents(curves: Curves, cost: Callable[[Point], float]) -> dict[tuple[str, str], float]:
     """Fitted exponent in the number of pixels for each (rule, part) that has all its points."""
-    fits = {}
-    for rule, part in product(RULES, PARTS):
-        chosen = [p for p in points if (p.rule, p.part) == (rule, part)]
-        if not any(p.problem for p in chosen):
-            pixels = [prod(p.size) for p in chosen]
-            fits[rule, part] = fit_exponent(pixels, [cost(p) for p in chosen])
-    return fits
+    return {
+        key: fit_exponent([prod(p.size) for p in points], [cost(p) for p in points])
+        for key, points in curves.items()
+        if not any(p.problem for p in points)
+    }
 
 
-def paper_exponent(points: Sequence[Point], rule: str, arch: str) -> float:
-    """The exponent of :func:`paper_attention_cost` over the measured sizes, with their S."""
+def paper_exponent(points: Sequence[Point], arch: str) -> float:
+    """The exponent of :func:`paper_attention_cost` over the sizes of points, with their S."""
     family = FAMILY_OF[arch]
     stage = family.main_stage
     dim, _, topk = family.layout(arch)[stage]
-    chosen = [p for p in points if (p.rule, p.part) == (rule, 'attention')]
     costs = [
         paper_attention_cost(prod(map_size(p.size, stage)), dim, topk, p.partition_factor)
-        for p in chosen
+        for p in points
     ]
-    return fit_exponent([prod(p.size) for p in chosen], costs)
+    return fit_exponent([prod(p.size) for p in points], costs)
 
 
 def factor_of(rule: str, arch: str, size: Size) -> int:
@@ -110,19 +111,23 @@ def factor_of(rule: str, arch: str, size: Size) -> int:
     return ANCHOR_FACTOR if rule == 'fixed' else scaled_factor(arch, size)
 
 
-def measure_growth(cases: Sequence[Case], rounds: int, report: Report) -> list[Point]:
+def measure_growth(cases: Sequence[Case], rounds: int, report: Report) -> Curves:
     """Time the parts of inference at every size under both rules, all in turns.
 
     Args:
         cases (Sequence[Case]): One inference case of level 'backbone' per size; S is set here.
     """
     steps, flops = {}, {}
-    for case, rule, part in product(cases, RULES, PARTS):
+    by_size = sorted(cases, key=lambda case: prod(case.size))
+    for case, rule, part in product(by_size, RULES, PARTS):
         factor = factor_of(rule, case.arch, case.size)
         key = rule, part, case.size, factor
         steps[key], flops[key] = _BUILDERS[part](replace(case, partition_factor=factor))
     results = interleave(steps, rounds, cases[0].device, report)
-    return [Point(*key, flops[key], result) for key, result in results.items()]
+    curves = {key: [] for key in product(RULES, PARTS)}
+    for key, result in results.items():
+        curves[key[:2]].append(Point(*key, flops[key], result))
+    return curves
 
 
 def _backbone(case: Case) -> tuple[Step, float]:
@@ -154,40 +159,33 @@ def _attention(case: Case) -> tuple[Step, float]:
 _BUILDERS = {'attention': _attention, 'layer': _layer, 'backbone': _backbone}
 
 
-def format_growth(points: Sequence[Point], arch: str) -> str:
+def format_growth(curves: Curves, arch: str) -> str:
     """One table per rule, then the fitted exponents beside the paper's."""
-    tables = [_growth_table([p for p in points if p.rule == rule]) for rule in RULES]
+    tables = [_growth_table(rule, curves) for rule in RULES]
+    points = [point for curve in curves.values() for point in curve]
     problems = {f'{p.part}: {MISSING}: {p.problem}' for p in points if p.problem}
-    return '\n\n'.join([*tables, _exponent_table(points, arch), *sorted(problems)])
+    return '\n\n'.join([*tables, _exponent_table(curves, arch), *sorted(problems)])
 
 
-def _growth_table(points: Sequence[Point]) -> str:
+def _growth_table(rule: str, curves: Curves) -> str:
     head = ['size', 'S', *(f'{part} {unit}' for part in PARTS for unit in ('GFLOP', 'ms'))]
-    by_part = {(p.part, p.size): p for p in points}
     rows = []
-    for size in sorted({p.size for p in points}, key=prod):
-        chosen = [by_part[part, size] for part in PARTS]
-        cells = [x for p in chosen for x in (f'{p.flops / 1e9:.3g}', milliseconds(p.seconds))]
-        rows.append([size_name(size), str(chosen[0].partition_factor), *cells])
-    rule = 'S ~ (HW)^(1/3), 8 at 512x512' if points[0].rule == 'scaled' else 'S fixed'
-    return f'{rule}\n{format_table(head, rows)}'
+    for points in zip(*(curves[rule, part] for part in PARTS), strict=True):
+        cells = [x for p in points for x in (f'{p.flops / 1e9:.3g}', milliseconds(p.seconds))]
+        rows.append([size_name(points[0].size), str(points[0].partition_factor), *cells])
+    title = 'S ~ (HW)^(1/3), 8 at 512x512' if rule == 'scaled' else 'S fixed'
+    return f'{title}\n{format_table(head, rows)}'
 
 
-def _exponent_table(points: Sequence[Point], arch: str) -> str:
-    counted = exponents(points, lambda p: p.flops)
-    timed = exponents(points, lambda p: p.seconds)
-    rows = {
-        f'{part}, {name}': [fits.get((rule, part)) for rule in RULES]
-        for part in PARTS
-        for name, fits in (('counted', counted), ('measured', timed))
-    }
-    formula = [paper_exponent(points, rule, arch) for rule in RULES]
+def _exponent_table(curves: Curves, arch: str) -> str:
+    counted = exponents(curves, lambda p: p.flops)
+    timed = exponents(curves, lambda p: p.seconds)
+    rows = {}
+    for part in PARTS:
+        rows[f'{part}, counted'] = [counted.get((rule, part)) for rule in RULES]
+        rows[f'{part}, measured'] = [timed.get((rule, part)) for rule in RULES]
+    formula = [paper_exponent(curves[rule, 'attention'], arch) for rule in RULES]
     rows["attention, paper's formula at these sizes"] = formula
     rows["attention, paper's limit"] = [PAPER_EXPONENTS[rule] for rule in RULES]
-    return format_table(
-        ['exponent e of cost ~ (HW)^e', *(f'S {rule}' for rule in RULES)],
-        [
-            [name, *(MISSING if x is None else f'{x:.2f}' for x in row)]
-            for name, row in rows.items()
-        ],
-    )
+    cells = [[name, *(MISSING if x is None else f'{x:.2f}' for x in rows[name])] for name in rows]
+    return format_table(['exponent e of cost ~ (HW)^e', *(f'S {rule}' for rule in RULES)], cells)

@@ -70,14 +70,9 @@ def compare(options: Namespace, configs: str) -> None:
     after = matmul_rate(options.device, options.precision)
     print(f'\nmatmul   {after:,.0f} GFLOP/s after the run')
 
-    content = {
-        'environment': facts,
-        'notes': notes,
-        'options': vars(options),
-        'matmul_gflops': [matmul, after],
-        'groups': [[row.as_dict() for row in rows] for rows in results],
-    }
-    stem = _write_json(options, [*map(size_name, options.size), *options.mode], content)
+    groups = [[row.as_dict() for row in rows] for rows in results]
+    measured = dict(notes=notes, matmul_gflops=[matmul, after], groups=groups)
+    stem = _write_json(options, [*map(size_name, options.size), *options.mode], facts, **measured)
     draw_groups(results, _caption(facts), stem.with_suffix('.png'))
     print(f'wrote {stem}.json and .png')
 
@@ -94,12 +89,11 @@ def grow(options: Namespace) -> None:
         f'{case.precision}; attention and layer: of stage {FAMILY_OF[case.arch].main_stage + 1}'
     )
     print(f'\n{title}', flush=True)
-    points = measure_growth(cases, options.repeats, _reporter())
-    print(f'\n{format_growth(points, case.arch)}')
-    content = {'environment': facts, 'options': vars(options)}
-    content['points'] = [point.as_dict() for point in points]
-    stem = _write_json(options, [case.model], content)
-    draw_growth(points, f'{title}\n{_caption(facts)}', stem.with_suffix('.png'))
+    curves = measure_growth(cases, options.repeats, _reporter())
+    print(f'\n{format_growth(curves, case.arch)}')
+    points = [point.as_dict() for curve in curves.values() for point in curve]
+    stem = _write_json(options, [case.model], facts, points=points)
+    draw_growth(curves, f'{title}\n{_caption(facts)}', stem.with_suffix('.png'))
     print(f'wrote {stem}.json and .png')
 
 
@@ -107,7 +101,7 @@ def advise(options: Namespace) -> None:
     """Level advice: padding and cost of every sensible S."""
     case = _inference_case(options)
     facts = _print_facts(options)
-    content = {'environment': facts, 'options': vars(options), 'advice': []}
+    content = []
     for size in options.size:
         factors = candidates(case.arch, size)
         advices = [factor_advice(case.arch, size, s) for s in factors]
@@ -116,8 +110,8 @@ def advise(options: Namespace) -> None:
             times = _time_factors(replace(case, size=size), factors, options)
         print(f'\n{format_advice(case.arch, size, advices, times)}', flush=True)
         summary = {'size': size, 'recommended': recommend(advices), 'seconds': times}
-        content['advice'].append({**summary, 'factors': [asdict(advice) for advice in advices]})
-    stem = _write_json(options, [*map(size_name, options.size)], content)
+        content.append({**summary, 'factors': [asdict(advice) for advice in advices]})
+    stem = _write_json(options, [*map(size_name, options.size)], facts, advice=content)
     print(f'wrote {stem}.json')
 
 
@@ -143,12 +137,13 @@ def _inference_case(options: Namespace) -> Case:
     return replace(case, model=model)
 
 
-def _write_json(options: Namespace, names: list[str], content: dict) -> Path:
+def _write_json(options: Namespace, names: list[str], facts: dict, **measured: list) -> Path:
     """Write what was measured, raw samples included; returns the path without its suffix.
 
     No run overwrites another's.
     """
     names = [options.level, options.arch, *names, options.device, options.precision]
+    content = {'environment': facts, 'options': vars(options), **measured}
     stem = Path(options.out_dir, '_'.join([*names, time.strftime('%Y%m%d-%H%M%S')]))
     with whole_or_absent(stem.with_suffix('.json')) as unfinished:
         unfinished.write_text(json.dumps(content, indent=2) + '\n')

@@ -15,7 +15,7 @@ from mmbiformer.tables import MISSING
 
 from .cases import OFFICIAL, RIVALS
 from .groups import Row
-from .growth import PAPER_EXPONENTS, PARTS, Point, exponents
+from .growth import PAPER_EXPONENTS, PARTS, Curves, exponents
 from .report import megabytes, milliseconds
 
 YARDSTICK, RIVAL, OURS = '#9a9a9a', '#d9a441', '#2f6db5'
@@ -67,19 +67,19 @@ def _color(model: str) -> str:
     return YARDSTICK if model == OFFICIAL else RIVAL if model in RIVALS else OURS
 
 
-def draw_growth(points: Sequence[Point], caption: str, path: Path) -> None:
+def draw_growth(curves: Curves, caption: str, path: Path) -> None:
     """Time against pixels, one panel per part, with fitted exponents and the paper's slopes."""
     figure, panels = new_figure((12, 4.2), num_columns=len(PARTS))
-    fits = exponents(points, lambda point: point.seconds)
+    fits = exponents(curves, lambda point: point.seconds)
     for part, axes in zip(PARTS, panels, strict=True):
         axes.set(xscale='log', yscale='log')
         for rule, color in (('scaled', OURS), ('fixed', RIVAL)):
-            chosen = [p for p in points if (p.rule, p.part) == (rule, part)]
             if (rule, part) not in fits:
                 axes.plot([], [], color=color, label=f'S {rule}: {MISSING}')
                 continue
-            sides = [prod(p.size) ** 0.5 for p in chosen]
-            times = [p.seconds * 1e3 for p in chosen]
+            points = curves[rule, part]
+            sides = [prod(p.size) ** 0.5 for p in points]
+            times = [p.seconds * 1e3 for p in points]
             label = f'S {rule}: e = {fits[rule, part]:.2f}'
             axes.plot(sides, times, 'o-', color=color, label=label)
             axes.set_xticks(sides, [f'{side:.0f}²' for side in sides])

@@ -15,7 +15,7 @@ from pycocotools import mask as mask_utils
 from tqdm import tqdm
 
 from mmbiformer.errors import UserError
-from mmbiformer.files import whole_or_absent
+from mmbiformer.files import read_json, whole_or_absent
 
 CLASSES = ('circle', 'square', 'triangle', 'star', 'ring', 'cross')
 
@@ -96,7 +96,7 @@ def make_shapes(
     if octaves:  # named only where set: older folders stay what their manifests say
         parameters['octaves'] = True
     if root.exists() and not (root.is_dir() and not any(root.iterdir())):
-        if _read_manifest(root) == parameters:
+        if read_json(root / MANIFEST) == parameters:
             return root
         described = ', '.join(f'{name}={value}' for name, value in parameters.items())
         raise UserError(
@@ -218,13 +218,6 @@ def _geometry(mask: np.ndarray) -> dict:
 
 def _write_json(path: Path, content: dict) -> None:
     path.write_text(json.dumps(content), encoding='utf-8')
-
-
-def _read_manifest(root: Path) -> dict | None:
-    try:
-        return json.loads((root / MANIFEST).read_text(encoding='utf-8'))
-    except (OSError, ValueError):
-        return None
 
 
 def _regular(num_points: int, radius: float | np.ndarray = 1.0, phase: float = 0.0) -> np.ndarray:

@@ -8,7 +8,7 @@ from mmengine.config import Config
 
 from mmbiformer.engine import build_trainer, load_config
 from mmbiformer.errors import UserError
-from mmbiformer.files import whole_or_absent
+from mmbiformer.files import read_json, whole_or_absent
 
 from .results import write_results
 
@@ -68,18 +68,11 @@ class Run:
                 f"'{self.work_dir}' holds a run already: add --resume to keep or complete it, "
                 f'{remedy}'
             )
-        if self._begun_with() != json.loads(recipe):
+        if read_json(self.recipe) != json.loads(recipe):
             raise UserError(
                 f"'{self.work_dir}' was begun with another recipe than '{self.config}' with seed "
                 f'{self.seed}, --resume cannot go on with it: {remedy}'
             )
-
-    def _begun_with(self) -> dict | None:
-        """The recipe in the folder; None where there is none that can be read."""
-        try:
-            return json.loads(self.recipe.read_text(encoding='utf-8'))
-        except (OSError, ValueError):
-            return None
 
     def train(self, data_root: str) -> str:
         """Train, or go on from the latest checkpoint; return the last checkpoint."""

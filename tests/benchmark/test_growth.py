@@ -1,5 +1,6 @@
 """The growth law: the formula, the fit, and the two rules for S."""
 
+from itertools import product
 from math import prod
 
 import pytest
@@ -66,21 +67,19 @@ def point(rule: str, part: str, side: int, seconds: float | None, flops: float =
 
 
 def test_exponents_are_fitted_per_rule_and_part() -> None:
-    points = [
-        point(rule, part, side, side**2.0)
-        for rule in RULES
-        for part in PARTS
-        for side in (512, 1024, 2048)
-    ]
-    points += [point('fixed', 'layer', 512, None)]
-    fits = exponents(points, lambda p: p.seconds)
+    curves = {
+        (rule, part): [point(rule, part, side, side**2.0) for side in (512, 1024, 2048)]
+        for rule, part in product(RULES, PARTS)
+    }
+    curves['fixed', 'layer'][0] = point('fixed', 'layer', 512, None)
+    fits = exponents(curves, lambda p: p.seconds)
     assert fits['scaled', 'layer'] == pytest.approx(1.0)
     assert ('fixed', 'layer') not in fits
     assert len(fits) == 5
     # The formula with S scaled and rounded is near its limit, with S fixed below it.
-    assert paper_exponent(points, 'scaled', 's') == pytest.approx(4 / 3, abs=0.02)
-    assert 1.9 < paper_exponent(points, 'fixed', 's') < 2
-    assert 'layer: n/a: MemoryError: full' in format_growth(points, 's')
+    assert paper_exponent(curves['scaled', 'attention'], 's') == pytest.approx(4 / 3, abs=0.02)
+    assert 1.9 < paper_exponent(curves['fixed', 'attention'], 's') < 2
+    assert 'layer: n/a: MemoryError: full' in format_growth(curves, 's')
 
 
 def test_measured_points() -> None:
@@ -89,10 +88,12 @@ def test_measured_points() -> None:
         Case('backbone', 'reference', 'inference', 't', size, 4, 1, 'cpu', 'fp32')
         for size in sizes
     ]
-    points = measure_growth(cases, rounds=1, report=lambda line: None)
-    assert {(p.rule, p.part, p.size) for p in points} == {
-        (rule, part, size) for rule in RULES for part in PARTS for size in sizes
-    }
+    # Curves begin with the smallest size, in whichever order the sizes are asked for.
+    curves = measure_growth(cases[::-1], rounds=1, report=lambda line: None)
+    assert list(curves) == list(product(RULES, PARTS))
+    for (rule, part), points in curves.items():
+        assert [(p.rule, p.part, p.size) for p in points] == [(rule, part, x) for x in sizes]
+    points = [point for curve in curves.values() for point in curve]
     assert all(p.partition_factor == factor_of(p.rule, 't', p.size) for p in points)
     assert all(p.seconds > 0 for p in points)
     flops = {(p.rule, p.part, p.size): p.flops for p in points}

@@ -7,16 +7,13 @@ loads with ``init_cfg=dict(type='Pretrained', checkpoint='biformer-s.pth')``. Of
 so too, unconverted.
 """
 
-import argparse
 from pathlib import Path
 
-from mmbiformer.cli import run_tool
+from mmbiformer.cli import run_tool, tool_parser
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = tool_parser(__doc__)
     parser.add_argument('src', type=Path, help='official or mm checkpoint')
     parser.add_argument('dst', type=Path, help='file to write')
     args = parser.parse_args()
