@@ -3,28 +3,18 @@
 from dataclasses import asdict
 from math import isinf
 
-from ..report_data import (
-    ClassRows,
-    DetectionReport,
-    Detector,
-    Difference,
-    ErrorCost,
-    Model,
-    Report,
-    Score,
-    SizeRow,
-)
+from .. import report_data
 from ..sizes import SizeRange
 
 
-def report_json(report: Report) -> dict:
+def report_json(report: report_data.Report) -> dict:
     """What ``size_ap.json`` has of a report on detectors, ``segment_sizes.json`` of segmenters.
 
     Scores are numbers under their own names; ``intervals`` beside them has [low, high] of each.
     Without a bootstrap it is empty, and in reports on detectors not there.
     """
     content, describe = {}, _segmenter
-    if isinstance(report, DetectionReport):
+    if isinstance(report, report_data.DetectionReport):
         describe = _detector
         content = dict(
             iou_type=report.iou_type,
@@ -39,7 +29,7 @@ def report_json(report: Report) -> dict:
     )
 
 
-def _detector(model: Detector) -> dict:
+def _detector(model: report_data.Detector) -> dict:
     return dict(
         name=model.name,
         path=model.path,
@@ -57,7 +47,7 @@ def _detector(model: Detector) -> dict:
     )
 
 
-def _segmenter(model: Model) -> dict:
+def _segmenter(model: report_data.Model) -> dict:
     # Intervals of mAcc and aAcc are with the recalls over all sizes, which these two are.
     overall = dict(_values(model.overall), intervals=_intervals(dict(mIoU=model.overall['mIoU'])))
     return dict(
@@ -74,7 +64,7 @@ def _segmenter(model: Model) -> dict:
     )
 
 
-def _difference(difference: Difference) -> dict:
+def _difference(difference: report_data.Difference) -> dict:
     names = dict(model=difference.model, minus=difference.minus)
     if not difference.overall:
         return dict(names, sizes=[_row(row) for row in difference.sizes])
@@ -83,13 +73,13 @@ def _difference(difference: Difference) -> dict:
     return dict(names, **_values(miou), intervals=_intervals(miou), sizes=sizes)
 
 
-def _row(row: SizeRow, **further: object) -> dict:
+def _row(row: report_data.SizeRow, **further: object) -> dict:
     content = dict(name=row.size.name, **row.counts, **_values(row.scores), **further)
     intervals = _intervals(row.scores)
     return content | dict(intervals=intervals) if intervals else content
 
 
-def _class(rows: ClassRows) -> dict:
+def _class(rows: report_data.ClassRows) -> dict:
     """A class of detectors has one score in a range, whose interval needs no name."""
     sizes = [dict(row.counts, **_values(row.scores)) for row in rows.sizes]
     for cell, row in zip(sizes, rows.sizes, strict=True):
@@ -98,7 +88,7 @@ def _class(rows: ClassRows) -> dict:
     return dict(name=rows.name, **_values(rows.scores), **rows.counts, sizes=sizes)
 
 
-def _error(error: ErrorCost) -> dict:
+def _error(error: report_data.ErrorCost) -> dict:
     count = {} if error.count is None else dict(count=error.count)
     return dict(cost=error.cost, **count)
 
@@ -108,9 +98,9 @@ def _range(size: SizeRange) -> dict:
     return dict(name=size.name, low=size.low, high=high, relative=size.relative)
 
 
-def _values(scores: dict[str, Score]) -> dict:
+def _values(scores: dict[str, report_data.Score]) -> dict:
     return {name: x.value for name, x in scores.items()}
 
 
-def _intervals(scores: dict[str, Score]) -> dict:
+def _intervals(scores: dict[str, report_data.Score]) -> dict:
     return {name: list(x.interval) for name, x in scores.items() if x.interval}

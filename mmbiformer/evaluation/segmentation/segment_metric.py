@@ -11,15 +11,8 @@ from mmseg.evaluation import IoUMetric
 from mmbiformer.errors import UserError
 from mmbiformer.registry import METRICS
 
+from . import segment_sizes
 from .segment_report import summarise
-from .segment_sizes import (
-    BY_SIZE,
-    SegmentCounts,
-    count_segments,
-    find_segments,
-    scores,
-    segment_ranges,
-)
 from .segment_tables import format_summary
 
 
@@ -52,7 +45,7 @@ class SegmentSizeMetric(IoUMetric):
         if unknown:
             raise TypeError(f'SegmentSizeMetric has no argument {", ".join(sorted(unknown))}')
         super().__init__(**kwargs)
-        self.ranges = segment_ranges(**(size_bins or {}))
+        self.ranges = segment_sizes.segment_ranges(**(size_bins or {}))
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
         """Count each image of a batch.
@@ -69,18 +62,18 @@ class SegmentSizeMetric(IoUMetric):
 
     def intersect_and_union(
         self, pred_label: torch.Tensor, label: torch.Tensor, num_classes: int, ignore_index: int
-    ) -> SegmentCounts:
+    ) -> segment_sizes.SegmentCounts:
         """The result of one image, from its maps (H, W); what IoUMetric keeps of it."""
         # IoUMetric squeezes a map that is one pixel wide or high to one axis.
         prediction, labels = (np.atleast_2d(x.cpu().numpy()) for x in (pred_label, label))
-        segments = find_segments(labels, num_classes, ignore_index)
-        return count_segments(prediction, segments, self.ranges)
+        segments = segment_sizes.find_segments(labels, num_classes, ignore_index)
+        return segment_sizes.count_segments(prediction, segments, self.ranges)
 
-    def compute_metrics(self, results: list[SegmentCounts]) -> dict[str, float]:
+    def compute_metrics(self, results: list[segment_sizes.SegmentCounts]) -> dict[str, float]:
         """Log the tables and return all values, in percent."""
         if self.format_only:
             return super().compute_metrics(results)
-        counts = SegmentCounts.stack(results)
+        counts = segment_sizes.SegmentCounts.stack(results)
         total = counts.total()
         labelled, intersection = total.pixels[:, 0], total.correct[:, 0]
         union = labelled + total.predicted - intersection
@@ -91,8 +84,8 @@ class SegmentSizeMetric(IoUMetric):
         rounded = super().compute_metrics([areas])
         exact = self.total_area_to_metrics(*areas, self.metrics, self.nan_to_num, self.beta)
         metrics = {key: np.nanmean(exact[key.removeprefix('m')]) for key in rounded}
-        values = scores(total)
-        for name in BY_SIZE:
+        values = segment_sizes.scores(total)
+        for name in segment_sizes.BY_SIZE:
             for size, value in zip(self.ranges, values[name], strict=True):
                 metrics[f'{name}_{size.name}'] = value
         summary = summarise(counts, self.ranges, self.dataset_meta['classes'])
