@@ -36,6 +36,13 @@ def draw_weights(num_images: int, num_resamples: int, seed: int) -> np.ndarray:
     return rng.multinomial(num_images, chances, num_resamples).T.astype(np.int32, order='C')
 
 
+def mean_of_known(values: np.ndarray, axis: int) -> np.ndarray:
+    """The mean along an axis of what is not nan; nan where nothing else is."""
+    is_known = ~np.isnan(values)
+    with np.errstate(invalid='ignore'):
+        return np.where(is_known, values, 0).sum(axis) / is_known.sum(axis)
+
+
 def intervals(
     values: np.ndarray, num_images: np.ndarray, is_difference: bool = False
 ) -> np.ndarray:

@@ -3,7 +3,13 @@
 import numpy as np
 from intervals import interval
 
-from mmbiformer.evaluation.resampling import Bootstrap, draw_weights, intervals, weigh_images
+from mmbiformer.evaluation.resampling import (
+    Bootstrap,
+    draw_weights,
+    intervals,
+    mean_of_known,
+    weigh_images,
+)
 
 
 def test_weights_are_those_of_the_seed():
@@ -13,6 +19,13 @@ def test_weights_are_those_of_the_seed():
     np.testing.assert_array_equal(weights, draw_weights(50, 400, 3))
     assert (weights != draw_weights(50, 400, 4)).any()
     assert abs((weights == 0).mean() - (1 - 1 / 50) ** 50) < 0.01
+
+
+def test_mean_of_known():
+    values = np.array([[1.0, np.nan, 2.0], [np.nan] * 3, [0.0, 0.0, 0.0]])
+    np.testing.assert_array_equal(mean_of_known(values, axis=1), [1.5, np.nan, 0])
+    np.testing.assert_array_equal(mean_of_known(values, axis=0), [0.5, 0, 1])
+    assert np.isnan(mean_of_known(values[1], axis=0))
 
 
 def test_interval():

@@ -41,23 +41,13 @@ def weighted_ap(
         np.ndarray: (3, A, K, W), nan where a resample has no object.
     """
     num_categories = len(evaluation.ground_truth.category_ids)
-    category = evaluation.detections.category[matches.ranked]
-    starts = np.searchsorted(category, np.arange(num_categories + 1))
-    candidate_starts = np.searchsorted(matches.candidates, starts)
-    work = partial(_category_ap, evaluation, matches, weights, starts, candidate_starts)
+    ranked_categories = evaluation.detections.category[matches.ranked]
+    work = partial(_category_ap, evaluation, matches, weights, ranked_categories)
     # NumPy lets go of the interpreter's lock in its long loops.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         done = pool.map(work, range(num_categories))
         done = tqdm(done, 'bootstrap', num_categories, unit=' categories', disable=not progress)
         return np.stack(list(done), axis=2)
-
-
-def mean_ap(ap: np.ndarray) -> np.ndarray:
-    """COCO's mean over the categories that have objects: (3, A, K, W) to (3, A, W)."""
-    has_objects = ~np.isnan(ap)
-    count = has_objects.sum(axis=2)
-    total = np.where(has_objects, ap, 0).sum(axis=2)
-    return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
 
 
 @dataclass(frozen=True)
@@ -153,16 +143,16 @@ def _category_ap(
     evaluation: SizeEvaluation,
     matches: Matches,
     weights: np.ndarray,
-    starts: np.ndarray,
-    candidate_starts: np.ndarray,
+    ranked_categories: np.ndarray,
     category: int,
 ) -> np.ndarray:
-    """(3, A, W); the starts say where the parts of each category begin in the matches' lists."""
+    """(3, A, W); ``ranked_categories`` are those of the ranked detections, ascending."""
     ground_truth = evaluation.ground_truth
-    ranked = matches.ranked[starts[category] : starts[category + 1]]
+    begin, end = np.searchsorted(ranked_categories, (category, category + 1))
+    ranked = matches.ranked[begin:end]
     images = evaluation.detections.image[ranked]
-    own = slice(candidate_starts[category], candidate_starts[category + 1])
-    candidates = matches.candidates[own] - starts[category]
+    own = slice(*np.searchsorted(matches.candidates, (begin, end)))
+    candidates = matches.candidates[own] - begin
     matched = matches.matched[:, :, own]
     is_of_category = ground_truth.category == category
     ap = np.full((len(KINDS), len(evaluation.ranges), weights.shape[1]), np.nan)

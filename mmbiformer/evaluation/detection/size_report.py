@@ -8,22 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 from tqdm import tqdm
 
-from ..report_data import (
-    ClassRows,
-    DetectionReport,
-    Detector,
-    DetectorRow,
-    Difference,
-    ErrorCost,
-    GroundTruthFacts,
-    Score,
-    SizeRow,
-    known,
-    subtract,
-)
-from ..resampling import Bootstrap, intervals, weigh_images
+from .. import report_data
+from ..resampling import Bootstrap, intervals, mean_of_known, weigh_images
 from ..sizes import SizeRange
-from .bootstrap import KINDS, mean_ap, weighted_ap
+from .bootstrap import KINDS, weighted_ap
 from .coco_eval import IOU_THRESHOLDS, SizeEvaluation, evaluate
 from .coco_files import Detections, GroundTruth
 from .coco_summary import coco_summary, detection_notices, range_notices
@@ -39,7 +27,7 @@ def size_report(
     iou_type: str = 'bbox',
     bootstrap: Bootstrap | None = None,
     progress: bool = False,
-) -> DetectionReport:
+) -> report_data.DetectionReport:
     """Judge one or several detectors by object size; further ones are compared with the first.
 
     Arguments are those of :func:`mmbiformer.evaluation.judge_files.judge_files`, with what its
@@ -55,17 +43,22 @@ def size_report(
         detector, ap = _judge(name, evaluation, weights, progress)
         detectors.append(detector)
         resampled.append(ap)
-    differences = [
-        _difference(evaluation, detectors[0], other, ap if ap is None else ap - resampled[0])
-        for other, ap in zip(detectors[1:], resampled[1:], strict=True)
-    ]
-    return DetectionReport(
+    first, differences = detectors[0], []
+    for other, ap in zip(detectors[1:], resampled[1:], strict=True):
+        bounds = None
+        if bootstrap:
+            num_images, _ = _num_images(evaluation)
+            ends = intervals(ap - resampled[0], num_images, is_difference=True)
+            bounds = dict(zip(KINDS, ends, strict=True))
+        rows = report_data.subtract(first, other, KINDS, bounds)
+        differences.append(report_data.Difference(other.name, first.name, rows))
+    return report_data.DetectionReport(
         ranges=list(evaluation.ranges),
         bootstrap=bootstrap,
         models=detectors,
         differences=differences,
         iou_type=iou_type,
-        ground_truth=GroundTruthFacts(
+        ground_truth=report_data.GroundTruthFacts(
             path=ground_truth.path,
             num_images=len(ground_truth.image_ids),
             num_objects=int((~ground_truth.crowd).sum()),
@@ -77,7 +70,7 @@ def size_report(
 
 def _judge(
     name: str, evaluation: SizeEvaluation, weights: np.ndarray | None, progress: bool
-) -> tuple[Detector, np.ndarray | None]:
+) -> tuple[report_data.Detector, np.ndarray | None]:
     """A detector; and where there are weights its AP under them, (3, A, 1 + W)."""
     # Without resamples only the errors need matches, and those at 0.5.
     thresholds = (0.5,) if weights is None else tuple(IOU_THRESHOLDS)
@@ -88,15 +81,15 @@ def _judge(
     resampled = bounds = category_bounds = None
     if weights is not None:
         by_category = weighted_ap(evaluation, matches, weights, progress)
-        resampled = mean_ap(by_category)
+        resampled = mean_of_known(by_category, axis=2)
         in_range, in_category = _num_images(evaluation)
         bounds = dict(zip(KINDS, intervals(resampled, in_range), strict=True))
         category_bounds = intervals(by_category[0], in_category)
-    detector = Detector(
+    detector = report_data.Detector(
         name=name,
         path=evaluation.detections.path,
         notices=detection_notices(evaluation),
-        overall={key: Score.of(x) for key, x in coco_summary(evaluation).items()},
+        overall={key: report_data.Score.of(x) for key, x in coco_summary(evaluation).items()},
         counts=dict(num_detections=len(evaluation.detections.scores)),
         sizes=[_row(evaluation, errors, a, bounds) for a in range(num_ranges)],
         classes=[_category(evaluation, k, category_bounds) for k in range(num_categories)],
@@ -109,32 +102,36 @@ def _judge(
 
 def _row(
     evaluation: SizeEvaluation, errors: ErrorAnalysis, a: int, bounds: dict | None
-) -> DetectorRow:
+) -> report_data.DetectorRow:
     """One range; ``bounds`` map ``KINDS`` to low and high of each range, (A, 2)."""
     ap = evaluation.average_precision
     values = dict(zip(KINDS, (ap(a), ap(a, 0.5), ap(a, 0.75)), strict=True))
-    scores = {kind: Score.of(x, bounds and bounds[kind][a]) for kind, x in values.items()}
+    scores = {
+        kind: report_data.Score.of(x, bounds and bounds[kind][a]) for kind, x in values.items()
+    }
     counts = {kind: int(x[a]) for kind, x in errors.counts.items()}
-    return DetectorRow(
+    return report_data.DetectorRow(
         size=evaluation.ranges[a],
-        scores=dict(scores, AR=Score.of(evaluation.average_recall(a))),
+        scores=dict(scores, AR=report_data.Score.of(evaluation.average_recall(a))),
         counts=dict(num_objects=int(evaluation.num_objects[:, a].sum())),
         errors={
-            kind: ErrorCost(known(errors.cost[kind][a]), counts.get(kind))
+            kind: report_data.ErrorCost(report_data.known(errors.cost[kind][a]), counts.get(kind))
             for kind in (*TYPES, *SUMMARIES)
         },
     )
 
 
-def _category(evaluation: SizeEvaluation, k: int, bounds: np.ndarray | None) -> ClassRows:
+def _category(
+    evaluation: SizeEvaluation, k: int, bounds: np.ndarray | None
+) -> report_data.ClassRows:
     """One category; ``bounds`` are low and high of AP, (A, K, 2)."""
     sizes = []
     for a, size in enumerate(evaluation.ranges):
         ends = None if bounds is None else bounds[a, k]
-        ap = Score.of(evaluation.average_precision(a, category=k), ends)
+        ap = report_data.Score.of(evaluation.average_precision(a, category=k), ends)
         num_objects = int(evaluation.num_objects[k, a])
-        sizes.append(SizeRow(size, dict(AP=ap), dict(num_objects=num_objects)))
-    return ClassRows(evaluation.ground_truth.category_names[k], sizes)
+        sizes.append(report_data.SizeRow(size, dict(AP=ap), dict(num_objects=num_objects)))
+    return report_data.ClassRows(evaluation.ground_truth.category_names[k], sizes)
 
 
 def _num_images(evaluation: SizeEvaluation) -> tuple[np.ndarray, np.ndarray]:
@@ -148,14 +145,3 @@ def _num_images(evaluation: SizeEvaluation) -> tuple[np.ndarray, np.ndarray]:
         categories = np.unique(pairs, axis=1)[0]
         of_category[a] = np.bincount(categories, minlength=of_category.shape[1])
     return of_range, of_category
-
-
-def _difference(
-    evaluation: SizeEvaluation, first: Detector, other: Detector, resampled: np.ndarray | None
-) -> Difference:
-    """AP of a model minus that of the first; ``resampled`` is of that too, (3, A, 1 + W)."""
-    bounds = None
-    if resampled is not None:
-        ends = intervals(resampled, _num_images(evaluation)[0], is_difference=True)
-        bounds = dict(zip(KINDS, ends, strict=True))
-    return Difference(other.name, first.name, subtract(first, other, KINDS, bounds))

@@ -16,7 +16,7 @@ from math import inf
 import cv2
 import numpy as np
 
-from ..resampling import Bootstrap, intervals, weigh_images
+from ..resampling import Bootstrap, intervals, mean_of_known, weigh_images
 from ..sizes import SizeRange, size_ranges
 
 ALL_SIZES = SizeRange('all', 0.0, inf)
@@ -152,6 +152,7 @@ def count_segments(
             neither a class nor ignored.
     """
     labels, num_classes = segments.labels, segments.num_classes
+    classes, areas = segments.classes, segments.areas
     if prediction.shape != labels.shape:
         ours, theirs = (' x '.join(map(str, x.shape)) for x in (prediction, labels))
         raise ValueError(
@@ -162,25 +163,18 @@ def count_segments(
     is_labelled = labels != segments.ignore_index
     chosen = prediction[is_labelled]
     chosen = chosen[(chosen >= 0) & (chosen < num_classes)]
-    hits = np.bincount(
-        segments.numbers[prediction == labels], minlength=len(segments.classes) + 1
-    )[1:]
-    is_found = 2 * hits >= segments.areas
-
-    in_range = [
-        x.holds(segments.areas / labels.size if x.relative else segments.areas) for x in ranges
-    ]
+    hits = np.bincount(segments.numbers[prediction == labels], minlength=len(classes) + 1)[1:]
+    is_found = 2 * hits >= areas
+    in_range = [x.holds(areas / labels.size if x.relative else areas) for x in ranges]
 
     def by_class_and_size(values: np.ndarray) -> np.ndarray:
-        columns = [
-            np.bincount(segments.classes[held], values[held], num_classes) for held in in_range
-        ]
+        columns = [np.bincount(classes[held], values[held], num_classes) for held in in_range]
         return np.stack(columns, axis=1).astype(np.int32)
 
     return SegmentCounts(
         segments=by_class_and_size(np.ones(len(is_found))),
         found=by_class_and_size(is_found),
-        pixels=by_class_and_size(segments.areas),
+        pixels=by_class_and_size(areas),
         correct=by_class_and_size(hits),
         predicted=np.bincount(chosen, minlength=num_classes).astype(np.int32),
         ignored=np.int32(labels.size - is_labelled.sum()),
@@ -208,11 +202,11 @@ def scores(counts: SegmentCounts) -> dict[str, np.ndarray]:
     recall = share(counts.correct, counts.pixels)
     return dict(
         IoU=iou,
-        mIoU=_mean_of_known(iou, axis=-1),
+        mIoU=mean_of_known(iou, axis=-1),
         recall=recall,
         found=share(counts.found, counts.segments),
         pixel_recall=share(counts.correct.sum(-2), counts.pixels.sum(-2)),
-        class_recall=_mean_of_known(recall, axis=-2),
+        class_recall=mean_of_known(recall, axis=-2),
         segments_found=share(counts.found.sum(-2), counts.segments.sum(-2)),
     )
 
@@ -259,11 +253,6 @@ def score_intervals(
 def share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     with np.errstate(invalid='ignore'):
         return np.asarray(np.true_divide(part, whole))
-
-
-def _mean_of_known(values: np.ndarray, axis: int) -> np.ndarray:
-    known = ~np.isnan(values)
-    return share(np.where(known, values, 0).sum(axis), known.sum(axis))
 
 
 def images_by_size(counts: SegmentCounts) -> np.ndarray:

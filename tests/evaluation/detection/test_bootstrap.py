@@ -5,17 +5,11 @@ import pytest
 from coco_samples import random_coco, with_masks
 from intervals import interval
 
-from mmbiformer.evaluation.detection.bootstrap import (
-    KINDS,
-    Curve,
-    interpolated_ap,
-    mean_ap,
-    weighted_ap,
-)
+from mmbiformer.evaluation.detection.bootstrap import KINDS, Curve, interpolated_ap, weighted_ap
 from mmbiformer.evaluation.detection.coco_eval import evaluate
 from mmbiformer.evaluation.detection.coco_files import detections_of, ground_truth_of
 from mmbiformer.evaluation.detection.matches import match
-from mmbiformer.evaluation.resampling import draw_weights
+from mmbiformer.evaluation.resampling import draw_weights, mean_of_known
 from mmbiformer.evaluation.sizes import size_ranges
 
 IOUS = dict(zip(KINDS, (None, 0.5, 0.75), strict=True))
@@ -67,7 +61,7 @@ def test_weights_of_one_give_cocos_ap(iou_type, measure):
             [evaluation.average_precision(a, iou) for a in range(len(evaluation.ranges))]
             for iou in IOUS.values()
         ]
-        np.testing.assert_allclose(mean_ap(own)[..., 0], overall, rtol=0, atol=1e-12)
+        np.testing.assert_allclose(mean_of_known(own, axis=2)[..., 0], overall, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize('seed', range(4))
@@ -110,7 +104,7 @@ def test_detections_that_match_nothing():
     evaluation = run(content, results)
     matches = match(evaluation)
     assert not len(matches.candidates)
-    ap = mean_ap(weighted_ap(evaluation, matches, np.ones((3, 2), np.int32)))
+    ap = mean_of_known(weighted_ap(evaluation, matches, np.ones((3, 2), np.int32)), axis=2)
     has_objects = evaluation.num_objects.sum(axis=0) > 0
     assert (ap[:, has_objects] == 0).all()
     assert np.isnan(ap[:, ~has_objects]).all()
@@ -127,7 +121,8 @@ def test_interval_of_a_mean_is_as_wide_as_theory_says():
     )
     results = [dict(image_id=i, score=0.9, **box) for i in range(1, found + 1)]
     evaluation = run(content, results)
-    ap = mean_ap(weighted_ap(evaluation, match(evaluation), draw_weights(num_images, 2000, 0)))
+    weights = draw_weights(num_images, 2000, 0)
+    ap = mean_of_known(weighted_ap(evaluation, match(evaluation), weights), axis=2)
     share = found / num_images
     low, high = interval(ap[0, 0], np.array(share))
     assert high - low == pytest.approx(
@@ -146,7 +141,8 @@ def test_intervals_cover():
         results = [x for x in results if x['category_id'] in used]
         evaluation = run(content, results)
         weights = draw_weights(40, 200, seed)
-        drawn.append(mean_ap(weighted_ap(evaluation, match(evaluation), weights))[0, 0])
+        ap = weighted_ap(evaluation, match(evaluation), weights)
+        drawn.append(mean_of_known(ap, axis=2)[0, 0])
         aps.append(evaluation.average_precision())
     aps, drawn = np.array(aps), np.array(drawn)
     low, high = interval(drawn, aps)
@@ -186,7 +182,7 @@ def test_the_example_of_a_curve():
         for image, score, place in ((0, 0.9, box), (1, 0.8, elsewhere), (1, 0.7, box))
     ]
     evaluation = run(content, results)
-    ap = mean_ap(weighted_ap(evaluation, match(evaluation), weights))
+    ap = mean_of_known(weighted_ap(evaluation, match(evaluation), weights), axis=2)
     np.testing.assert_allclose(ap[:, 0], [expected] * 3, rtol=0, atol=1e-12)
 
 

@@ -7,14 +7,14 @@ import pytest
 from coco_samples import random_coco, with_masks
 from intervals import interval
 
-from mmbiformer.evaluation.detection.bootstrap import mean_ap, weighted_ap
+from mmbiformer.evaluation.detection.bootstrap import weighted_ap
 from mmbiformer.evaluation.detection.coco_eval import evaluate
 from mmbiformer.evaluation.detection.coco_files import detections_of, ground_truth_of
 from mmbiformer.evaluation.detection.matches import match
 from mmbiformer.evaluation.detection.size_report import size_report
 from mmbiformer.evaluation.detection.tide import TYPES, analyse_errors
 from mmbiformer.evaluation.report.report_json import report_json
-from mmbiformer.evaluation.resampling import Bootstrap, draw_weights
+from mmbiformer.evaluation.resampling import Bootstrap, draw_weights, mean_of_known
 from mmbiformer.evaluation.sizes import COCO_RANGES, size_ranges
 
 RANGES = size_ranges()
@@ -59,9 +59,9 @@ def test_sizes(sample, report):
         matches = match(evaluation)
         errors = analyse_errors(evaluation, matches)
         weights = draw_weights(20, 300, 7)
-        resampled = mean_ap(weighted_ap(evaluation, matches, weights))
+        resampled = mean_of_known(weighted_ap(evaluation, matches, weights), axis=2)
         once = np.ones((20, 1), np.int32)
-        estimate = mean_ap(weighted_ap(evaluation, matches, once))[..., 0]
+        estimate = mean_of_known(weighted_ap(evaluation, matches, once), axis=2)[..., 0]
         low, high = interval(resampled, estimate)
         assert model.counts['num_detections'] == len(detections.scores)
         for a, row in enumerate(model.sizes):
@@ -103,7 +103,7 @@ def test_paired_difference(sample, report):
     drawn = []
     for detections in models.values():
         evaluation = evaluate(ground_truth, detections, RANGES)
-        drawn.append(mean_ap(weighted_ap(evaluation, match(evaluation), weights))[0])
+        drawn.append(mean_of_known(weighted_ap(evaluation, match(evaluation), weights), axis=2)[0])
     for a, cell in enumerate(difference.sizes):
         first, second = (model.sizes[a].scores['AP'].value for model in report.models)
         if first is None:
