@@ -118,11 +118,8 @@ class SizeEvaluation(Judged):
     @cached_property
     def num_objects(self) -> np.ndarray:
         """Objects of each category in each range; int64, (K, A)."""
-        num_categories = len(self.ground_truth.category_ids)
-        counts = [
-            np.bincount(self.ground_truth.category[held], minlength=num_categories)
-            for held in self.object_in_range
-        ]
+        category, num_categories = self.ground_truth.category, len(self.ground_truth.category_ids)
+        counts = [np.bincount(category[x], minlength=num_categories) for x in self.object_in_range]
         return np.stack(counts, axis=1)
 
     def average_precision(
@@ -173,11 +170,8 @@ def evaluate(
     else:
         areas = detections.boxes[:, 2] * detections.boxes[:, 3]
     judged = Judged(ground_truth, detections, iou_type, (*COCO_RANGES, *ranges), areas)
-    num_categories = len(ground_truth.category_ids)
-    blocks = [
-        _judge(judged, images, range(start, min(start + BLOCK, num_categories)))
-        for start in range(0, num_categories, BLOCK)
-    ]
+    categories = range(len(ground_truth.category_ids))
+    blocks = [_judge(judged, images, categories[i : i + BLOCK]) for i in categories[::BLOCK]]
     precision, recall, ious = zip(*blocks, strict=True)
     return SizeEvaluation(
         **vars(judged),
@@ -222,8 +216,7 @@ def _annotations(
     judged: Judged, records: GroundTruth | Detections, relative: bool, categories: range
 ) -> list[dict]:
     """Objects or detections of some categories as COCO's evaluation takes them."""
-    is_chosen = (records.category >= categories.start) & (records.category < categories.stop)
-    chosen = np.flatnonzero(is_chosen)
+    chosen = np.flatnonzero(np.isin(records.category, categories))
     columns = dict(
         id=(chosen + 1).tolist(),
         area=judged.sizes(records, relative)[chosen].tolist(),
@@ -238,5 +231,4 @@ def _annotations(
         columns['segmentation'] = [records.segmentations[i] for i in chosen]
     else:
         columns['bbox'] = records.boxes[chosen].tolist()
-    names = list(columns)
-    return [dict(zip(names, x, strict=True)) for x in zip(*columns.values(), strict=True)]
+    return [dict(zip(columns, x, strict=True)) for x in zip(*columns.values(), strict=True)]

@@ -93,7 +93,13 @@ def match(
     # By image already, and lexsort is stable: ties stay in the order of COCO's evaluation.
     ranked = order[np.lexsort((-detections.scores[order], detections.category[order]))]
 
-    groups = _groups(evaluation, ranked_by_group, min(thresholds))
+    objects_by_group = _by_image_and_category(evaluation.ground_truth)
+    groups = []
+    for key, ious in evaluation.ious.items():
+        can_match = ious.max(axis=1) >= min(thresholds)
+        if can_match.any():
+            own = ranked_by_group[key][can_match]
+            groups.append(_Group(own, objects_by_group[key], ious[can_match]))
     matched = np.full((len(thresholds), len(ranges), len(detections.scores)), -1, np.int32)
     for relative in (False, True):
         positions = [i for i, x in enumerate(ranges) if x.relative == relative]
@@ -125,19 +131,6 @@ def _by_image_and_category(
         (int(image[start]), int(category[start])): positions[:limit]
         for start, positions in zip(starts, np.split(order, starts)[1:], strict=True)
     }
-
-
-def _groups(
-    evaluation: SizeEvaluation, detections: dict[tuple[int, int], np.ndarray], threshold: float
-) -> list[_Group]:
-    """Where any detection reaches the threshold; ``detections`` are grouped already."""
-    objects = _by_image_and_category(evaluation.ground_truth)
-    groups = []
-    for key, ious in evaluation.ious.items():
-        can_match = ious.max(axis=1) >= threshold
-        if can_match.any():
-            groups.append(_Group(detections[key][can_match], objects[key], ious[can_match]))
-    return groups
 
 
 def _matcher(

@@ -50,7 +50,7 @@ def worst_images(
         list[list[WorstImage]]: For each range, images with errors, worst first.
     """
     ground_truth, detections = evaluation.ground_truth, evaluation.detections
-    ranked = matches.ranked
+    names, ranked = ground_truth.category_names, matches.ranked
     is_shown = detections.scores[ranked] >= threshold
     length = len(ground_truth.image_ids)
     facts = ('id', 'file_name', 'height', 'width')  # that the annotations may have
@@ -62,54 +62,31 @@ def worst_images(
         is_false = is_shown & (matched < 0) & evaluation.detection_in_range[a, ranked]
         num_missed = np.bincount(ground_truth.image[is_counted & ~is_found], minlength=length)
         num_false = np.bincount(detections.image[ranked[is_false]], minlength=length)
-        order = np.argsort(-(num_missed + num_false), kind='stable')[:num_images]
-        worst.append(
-            [
-                WorstImage(
-                    missed=int(num_missed[i]),
-                    false=int(num_false[i]),
-                    objects=_objects(evaluation, i, is_counted, is_found),
-                    detections=_false_detections(evaluation, i, ranked, is_false, errors),
-                    **{key: ground_truth.images[i].get(key) for key in facts},
+        num_errors = num_missed + num_false
+        images = []
+        for image in np.argsort(-num_errors, kind='stable')[:num_images].tolist():
+            if not num_errors[image]:
+                break
+            objects = [
+                ShownObject(
+                    box=ground_truth.boxes[i].tolist(),
+                    category=names[ground_truth.category[i]],
+                    found=bool(is_found[i]),
                 )
-                for i in order.tolist()
-                if num_missed[i] + num_false[i]
+                for i in np.flatnonzero(is_counted & (ground_truth.image == image))
             ]
-        )
+            is_here = is_false & (detections.image[ranked] == image)
+            false_detections = [
+                ShownDetection(
+                    box=evaluation.detection_boxes[i].tolist(),
+                    category=names[detections.category[i]],
+                    score=float(detections.scores[i]),
+                    type=FALSE_TYPES[kind] if kind >= 0 else None,
+                )
+                for i, kind in zip(ranked[is_here], errors.kind[is_here], strict=True)
+            ]
+            missed, false = int(num_missed[image]), int(num_false[image])
+            known = {key: ground_truth.images[image].get(key) for key in facts}
+            images.append(WorstImage(missed, false, objects, false_detections, **known))
+        worst.append(images)
     return worst
-
-
-def _objects(
-    evaluation: SizeEvaluation, image: int, is_counted: np.ndarray, is_found: np.ndarray
-) -> list[ShownObject]:
-    """The objects of an image that the range counts."""
-    ground_truth = evaluation.ground_truth
-    return [
-        ShownObject(
-            box=ground_truth.boxes[i].tolist(),
-            category=ground_truth.category_names[ground_truth.category[i]],
-            found=bool(is_found[i]),
-        )
-        for i in np.flatnonzero(is_counted & (ground_truth.image == image))
-    ]
-
-
-def _false_detections(
-    evaluation: SizeEvaluation,
-    image: int,
-    ranked: np.ndarray,
-    is_false: np.ndarray,
-    errors: ErrorAnalysis,
-) -> list[ShownDetection]:
-    """The false detections of an image."""
-    detections, names = evaluation.detections, evaluation.ground_truth.category_names
-    chosen = np.flatnonzero(is_false & (detections.image[ranked] == image))
-    return [
-        ShownDetection(
-            box=evaluation.detection_boxes[i].tolist(),
-            category=names[detections.category[i]],
-            score=float(detections.scores[i]),
-            type=FALSE_TYPES[kind] if kind >= 0 else None,
-        )
-        for i, kind in zip(ranked[chosen], errors.kind[chosen], strict=True)
-    ]
