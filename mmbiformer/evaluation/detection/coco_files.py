@@ -14,15 +14,8 @@ import numpy as np
 
 from mmbiformer.errors import UserError
 
-from .coco_records import (
-    box_problem,
-    check_ids,
-    check_records,
-    is_number,
-    polygons_problem,
-    positions_of,
-)
-from .rle import find_broken, rle_problem
+from .coco_records import box_problem, check_ids, check_records, is_number, positions_of
+from .rle import find_broken, polygons_problem, rle_problem
 
 
 @dataclass
@@ -126,11 +119,9 @@ def ground_truth_of(
             raise UserError(f"'{path}' has no list of {key}: it is not a COCO annotation file")
         check_ids(content[key], key, path)
     images = sorted(content['images'], key=lambda x: x['id'])
-    kept = [
-        x
-        for x in sorted(content['categories'], key=lambda x: x['id'])
-        if category_names is None or x.get('name') in category_names
-    ]
+    kept = sorted(content['categories'], key=lambda x: x['id'])
+    if category_names is not None:
+        kept = [x for x in kept if x.get('name') in category_names]
     if not images or not kept:
         which = '' if category_names is None else f' {", ".join(category_names)}'
         raise UserError(f"'{path}' has no {'categories' + which if images else 'images'}")

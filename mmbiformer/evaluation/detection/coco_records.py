@@ -87,15 +87,6 @@ def is_number(value: Any) -> bool:
         return False
 
 
-def polygons_problem(value: Any) -> str | None:
-    """What is wrong with the segmentation of an object that is no run-length encoding."""
-    is_mask = isinstance(value, list) and all(
-        isinstance(x, list) and len(x) >= 6 and len(x) % 2 == 0 and all(map(is_number, x))
-        for x in value
-    )
-    return None if is_mask else 'a segmentation that is neither polygons nor run-length encoded'
-
-
 def box_problem(record: dict) -> str | None:
     """What is wrong with the box of an object or a detection."""
     box = record.get('bbox')

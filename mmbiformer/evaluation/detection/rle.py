@@ -1,4 +1,4 @@
-"""Checks of run-length encoded masks, before they reach a library that trusts them.
+"""Checks of masks, before they reach a library that trusts them.
 
 A compressed encoding that was cut off has no end of its last number, or describes fewer pixels
 than the image has: pycocotools and what continues it never return from comparing it.
@@ -9,8 +9,19 @@ from typing import Any
 
 import numpy as np
 
+from .coco_records import is_number
+
 # A number takes up to so many characters of five bits each.
 LONGEST = 7
+
+
+def polygons_problem(value: Any) -> str | None:
+    """What is wrong with the segmentation of an object that is no run-length encoding."""
+    is_mask = isinstance(value, list) and all(
+        isinstance(x, list) and len(x) >= 6 and len(x) % 2 == 0 and all(map(is_number, x))
+        for x in value
+    )
+    return None if is_mask else 'a segmentation that is neither polygons nor run-length encoded'
 
 
 def rle_problem(mask: Any, height: int, width: int) -> str | None:
