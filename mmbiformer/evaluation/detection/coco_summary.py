@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from ..sizes import COCO_RANGES
 from .coco_eval import MAX_DETECTIONS, SizeEvaluation
 
 
@@ -43,7 +42,7 @@ def detection_notices(evaluation: SizeEvaluation) -> list[str]:
 
 def range_notices(evaluation: SizeEvaluation) -> list[str]:
     """Which objects the ranges leave out, in a sentence; COCO's own leave out none."""
-    is_further = [x not in COCO_RANGES for x in evaluation.ranges]
+    is_further = [not x.is_coco for x in evaluation.ranges]
     if not any(is_further):
         return []
     is_held = evaluation.object_in_range[is_further].any(axis=0) | evaluation.ground_truth.crowd

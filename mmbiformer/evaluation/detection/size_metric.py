@@ -15,22 +15,16 @@ from mmbiformer.tables import format_table
 
 from ..formatting import points
 from ..report_data import known
-from ..sizes import COCO_RANGES, size_ranges
+from ..sizes import size_ranges
 from .coco_eval import SizeEvaluation, evaluate
 from .coco_files import GroundTruth, check_iou_type, check_masks, detections_of, ground_truth_of
 from .coco_summary import coco_summary, detection_notices, range_notices
 
-# mmdet's names of what COCO calls AP; the ARs keep theirs.
+# mmdet's names of COCO's numbers, where it has others.
 NAMES = {
     'AP': 'mAP',
-    'AP50': 'mAP_50',
-    'AP75': 'mAP_75',
-    'APs': 'mAP_s',
-    'APm': 'mAP_m',
-    'APl': 'mAP_l',
-    'ARs@100': 'AR_s@100',
-    'ARm@100': 'AR_m@100',
-    'ARl@100': 'AR_l@100',
+    **{f'AP{x}': f'mAP_{x}' for x in ('50', '75', 's', 'm', 'l')},
+    **{f'AR{x}@100': f'AR_{x}@100' for x in 'sml'},
 }
 
 
@@ -89,31 +83,24 @@ class SizeCocoMetric(CocoMetric):
                     'rename it'
                 )
         self._name = ann_file or 'the annotations'
-        self._has_file = bool(ann_file)
         self._ground_truth = None
         if ann_file and not self.format_only:
-            self._check_annotations()
-
-    def _check_annotations(self) -> None:
-        """What is wrong with them is said before a training, not at its first validation."""
-        ground_truth = ground_truth_of(self._coco_api.dataset, self._name)
-        if 'segm' in self.metrics:
-            check_iou_type(ground_truth, 'segm')
-            check_masks(ground_truth, ground_truth)
-        if any(size.relative for size in self.size_ranges):
-            _ = ground_truth.image_areas
+            # What is wrong with them is said before a training, not at its first validation.
+            ground_truth = ground_truth_of(self._coco_api.dataset, self._name)
+            if 'segm' in self.metrics:
+                check_iou_type(ground_truth, 'segm')
+                check_masks(ground_truth, ground_truth)
+            if any(size.relative for size in self.size_ranges):
+                _ = ground_truth.image_areas
 
     def compute_metrics(self, results: list) -> dict[str, float]:
-        """Judge the collected results; called once, by the process that holds all of them.
-
-        Args:
-            results (list): (ground truth, prediction) of every image.
-        """
+        """Judge (ground truth, prediction) of every image, in the process that has all of them."""
         gts, predictions = zip(*results, strict=True)
         with tempfile.TemporaryDirectory() as folder:
             prefix = self.outfile_prefix or osp.join(folder, 'results')
             if self._coco_api is None:
                 self._coco_api = COCO(self.gt_to_coco_json(gts, prefix))  # from data samples
+                self._coco_api.dataset = _complete(self._coco_api.dataset)
             if self.cat_ids is None:
                 self.cat_ids = self._coco_api.get_cat_ids(cat_names=self.dataset_meta['classes'])
             files = self.results2json(predictions, prefix)
@@ -127,8 +114,6 @@ class SizeCocoMetric(CocoMetric):
             records = {metric: load(files[metric]) for metric in self.metrics}
         if self._ground_truth is None:
             content, classes = self._coco_api.dataset, self.dataset_meta['classes']
-            if not self._has_file:
-                content = _complete(content)
             self._ground_truth = ground_truth_of(content, self._name, classes)
         metrics = {}
         for metric in self.metrics:
@@ -145,9 +130,8 @@ class SizeCocoMetric(CocoMetric):
         detections = detections_of(records, name, ground_truth, may_be_empty=True)
         evaluation = evaluate(ground_truth, detections, self.size_ranges, metric)
         info = MMLogger.get_current_instance().info
-        for notice in ground_truth.notices + range_notices(evaluation):
-            info(notice)
-        for notice in detection_notices(evaluation):
+        notices = ground_truth.notices + range_notices(evaluation) + detection_notices(evaluation)
+        for notice in notices:
             info(notice)
         info(f'{metric} AP by size:\n{_table(evaluation)}')
         return {f'{metric}_{key}': value for key, value in self._metrics(evaluation).items()}
@@ -156,7 +140,7 @@ class SizeCocoMetric(CocoMetric):
         ap, num_objects = evaluation.average_precision, evaluation.num_objects
         metrics = {NAMES.get(key, key): x for key, x in coco_summary(evaluation).items()}
         for a, size in enumerate(evaluation.ranges):
-            if size not in COCO_RANGES:
+            if not size.is_coco:
                 metrics[f'mAP_{size.name}'] = ap(a)
             metrics[f'num_objects_{size.name}'] = int(num_objects[:, a].sum())
         if self.classwise:

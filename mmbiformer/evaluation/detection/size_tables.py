@@ -13,14 +13,7 @@ from .bootstrap import KINDS
 from .tide import SUMMARIES, TYPES
 
 # The names that TIDE's own plots use.
-SHORT_TYPES = dict(
-    classification='Cls',
-    localisation='Loc',
-    both='Both',
-    duplicate='Dupe',
-    background='Bkg',
-    missed='Miss',
-)
+SHORT_TYPES = dict(zip(TYPES, ('Cls', 'Loc', 'Both', 'Dupe', 'Bkg', 'Miss'), strict=True))
 ALL_CATEGORIES = 'all'
 
 

@@ -51,14 +51,10 @@ def segment_report_text(report: Report) -> str:
 
 def format_summary(model: Model) -> str:
     """The table of sizes of :func:`summarise`, in percent, and its notices."""
-    rows = [
-        [
-            row.size.name,
-            *(f'{row.counts[name]:,}' for name in COUNTS),
-            *map(_cell, row.scores.values()),
-        ]
-        for row in model.sizes
-    ]
+    rows = []
+    for row in model.sizes:
+        counts = [f'{row.counts[name]:,}' for name in COUNTS]
+        rows.append([row.size.name, *counts, *map(_cell, row.scores.values())])
     table = format_table(['size', *COUNTS, *HEADS], rows)
     return '\n'.join([table, LEGEND, f'mIoU {_cell(model.overall["mIoU"])}', *model.notices])
 
