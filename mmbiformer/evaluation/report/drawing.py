@@ -107,10 +107,8 @@ class Album:
 def draw_worst_images(report: DetectionReport, image_dir: str | Path | None = None) -> Album:
     """Draw the worst images of a report.
 
-    Args:
-        report (DetectionReport): What :func:`size_report` returned.
-        image_dir (str | Path, optional): Where ``file_name`` of the images is looked up. Without
-            it, or where a file is missing, boxes are drawn on grey, and a notice says so.
+    ``image_dir`` is where ``file_name`` of the images is looked up. Without it, or where a file is
+    missing, boxes are drawn on grey, and a notice says so.
     """
     album = Album()
     by_image = defaultdict(list)
@@ -283,23 +281,16 @@ def _add_photo(
     x, y, width, height = window
     left, top = int(x), int(y)
     part = pixels[top : ceil(y + height), left : ceil(x + width)]
+    height, width = part.shape[:2]
     for longest, quality in grades:
-        reduced = _reduce(part, longest)
+        scale = min(1, longest / max(height, width))
+        size = max(1, round(width * scale)), max(1, round(height * scale))
+        reduced = cv2.resize(part, size, interpolation=cv2.INTER_AREA)
         _, content = cv2.imencode('.jpg', reduced, [cv2.IMWRITE_JPEG_QUALITY, quality])
         if len(content) <= limit:
             break
     uri = 'data:image/jpeg;base64,' + b64encode(content).decode()
-    window = left, top, part.shape[1], part.shape[0]
-    photo = Photo(f'photo-{len(album.photos) + 1}', uri, window, reduced is not part)
+    key = f'photo-{len(album.photos) + 1}'
+    photo = Photo(key, uri, (left, top, width, height), is_reduced=scale < 1)
     album.photos.append(photo)
     return photo
-
-
-def _reduce(pixels: np.ndarray, longest: int) -> np.ndarray:
-    """The same array where its sides are no longer than ``longest``."""
-    height, width = pixels.shape[:2]
-    scale = longest / max(height, width)
-    if scale >= 1:
-        return pixels
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)

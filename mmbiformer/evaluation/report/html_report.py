@@ -33,12 +33,8 @@ def render_html(
 ) -> str:
     """Render the report of :func:`size_report`.
 
-    Args:
-        report (DetectionReport): What :func:`size_report` returned.
-        figures (dict): 'ap', 'errors' and, of several models, 'differences'.
-        album (Album): What :func:`draw_worst_images` returned.
-        title (str): Of the page.
-        made (dict): How it was made: command (may be None), date and version.
+    ``figures`` are 'ap', 'errors' and, of several models, 'differences'; ``made`` says how the
+    report was made: command (may be None), date and version.
     """
     return _render(
         'size_report.html.j2',
@@ -107,9 +103,8 @@ def _highest_cost(report: DetectionReport) -> float:
 
 def findings(report: DetectionReport) -> list[str]:
     """What stands out, in sentences: of each model, then of each difference."""
-    return [
-        *(_describe(model) for model in report.models),
-        *(_compare(report, difference) for difference in report.differences),
+    return [_describe(x) for x in report.models] + [
+        _compare(report, x) for x in report.differences
     ]
 
 
@@ -142,13 +137,9 @@ def _compare(report: DetectionReport, difference: Difference) -> str:
     if not sure:
         return f'{text}; in no range does the interval exclude 0.'
     # The sign is the interval's: a skewed one can lie beside the value.
-    better, worse = (
-        [row.size.label for row in sure if (row.scores['AP'].interval[0] > 0) == is_better]
-        for is_better in (True, False)
-    )
-    parts = [
-        f'{word} in {", ".join(chosen)}'
-        for word, chosen in (('better', better), ('worse', worse))
-        if chosen
-    ]
+    labels = dict(better=[], worse=[])
+    for row in sure:
+        is_better = row.scores['AP'].interval[0] > 0
+        labels['better' if is_better else 'worse'].append(row.size.label)
+    parts = [f'{word} in {", ".join(chosen)}' for word, chosen in labels.items() if chosen]
     return f'{text}; the interval excludes 0, with {difference.model} {" and ".join(parts)}.'

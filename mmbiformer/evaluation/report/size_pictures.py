@@ -6,9 +6,11 @@ from itertools import pairwise
 from math import log2
 from pathlib import PurePath
 from textwrap import wrap
-from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from mmbiformer.figures import new_figure
 from mmbiformer.tables import MISSING
@@ -16,11 +18,6 @@ from mmbiformer.tables import MISSING
 from ..detection.tide import SUMMARIES, TYPES
 from ..report_data import DetectionReport, Difference, Model, Report, Score, SizeRow
 from ..sizes import SizeRange
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-    from matplotlib.lines import Line2D
 
 # Okabe and Ito's colours, which colour-blind readers tell apart; the markers tell them in grey.
 COLORS = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9', '#000000')
@@ -70,11 +67,9 @@ class Bins:
 
 
 def place_bins(ranges: Sequence[SizeRange], noun: str = 'object') -> Bins:
-    """Lay out ranges: by their sides where each begins at the end of the one before.
+    """Lay out a report's ranges but the first, that of all sizes; ``noun`` is what has a side.
 
-    Args:
-        ranges (Sequence[SizeRange]): Of a report; the first has all sizes, and is left out.
-        noun (str): What has a side.
+    They lie by their sides where each begins at the end of the one before.
     """
     further = [i for i, size in enumerate(ranges) if i and not size.is_coco]
     positions = further or [1, 2, 3]  # small, medium, large
@@ -105,7 +100,7 @@ def _log_edges(sides: Sequence[tuple[float, float | None]]) -> list[tuple[float,
     return edges if max(widths) <= LARGEST_RATIO * min(widths) else None
 
 
-def draw_ap(report: DetectionReport) -> 'Figure':
+def draw_ap(report: DetectionReport) -> Figure:
     """AP of each model in each range, with intervals; below it, how many objects there are."""
     bins = place_bins(report.ranges)
     figure, (top, _) = new_figure((9, 5.8), 2, gridspec_kw=dict(height_ratios=[3.4, 1]))
@@ -121,7 +116,7 @@ def draw_ap(report: DetectionReport) -> 'Figure':
     return figure
 
 
-def draw_segments(report: Report) -> 'Figure':
+def draw_segments(report: Report) -> Figure:
     """Recall of pixels and of segments of each model in each range, and numbers of segments."""
     bins = place_bins(report.ranges, 'segment')
     figure, panels = new_figure((9, 8), 3, gridspec_kw=dict(height_ratios=[2.6, 2.6, 1]))
@@ -136,7 +131,7 @@ def draw_segments(report: Report) -> 'Figure':
     return figure
 
 
-def draw_errors(report: DetectionReport) -> 'Figure':
+def draw_errors(report: DetectionReport) -> Figure:
     """What each type of error costs each model in each range: a panel per type, bars per model.
 
     The costs do not add up, hence they are not stacked.
@@ -170,7 +165,7 @@ def draw_errors(report: DetectionReport) -> 'Figure':
     return figure
 
 
-def draw_differences(report: DetectionReport) -> 'Figure':
+def draw_differences(report: DetectionReport) -> Figure:
     """AP of each further model minus that of the first, with intervals."""
     bins = place_bins(report.ranges)
     figure, [axes] = new_figure((9, 3.8))
@@ -214,7 +209,7 @@ def _style(model: int) -> dict:
     return dict(color=_color(model), marker=MARKERS[model % len(MARKERS)], ms=6)
 
 
-def _draw_models(axes: 'Axes', report: Report, bins: Bins, kind: str) -> list['Line2D']:
+def _draw_models(axes: Axes, report: Report, bins: Bins, kind: str) -> list[Line2D]:
     """A score of each model in each range."""
     lines = []
     for i, model in enumerate(report.models):
@@ -226,8 +221,8 @@ def _draw_models(axes: 'Axes', report: Report, bins: Bins, kind: str) -> list['L
 
 
 def _draw_values(
-    axes: 'Axes', x: np.ndarray, scores: Sequence[Score], model: int, **options
-) -> 'Line2D':
+    axes: Axes, x: np.ndarray, scores: Sequence[Score], model: int, **options
+) -> Line2D:
     """Scores at x with whiskers; a line breaks where there is none."""
     values = _points(score.value for score in scores)
     # Not clipped: markers at 0 lie on the axis.
@@ -239,7 +234,7 @@ def _draw_values(
     return line
 
 
-def _draw_coco(axes: 'Axes', rows: Sequence[SizeRow], bins: Bins, color: str) -> None:
+def _draw_coco(axes: Axes, rows: Sequence[SizeRow], bins: Bins, color: str) -> None:
     """AP of small, medium and large objects, as lines as long as their ranges."""
     left, right = bins.edges[0][0], bins.edges[-1][1]
     for row in rows[1:4]:
@@ -250,7 +245,7 @@ def _draw_coco(axes: 'Axes', rows: Sequence[SizeRow], bins: Bins, color: str) ->
             axes.hlines(100 * ap, *ends, color=color, lw=1.2, linestyle=(0, (1, 1.5)))
 
 
-def _stack(figure: 'Figure', bins: Bins, counts: Sequence[int], noun: str) -> None:
+def _stack(figure: Figure, bins: Bins, counts: Sequence[int], noun: str) -> None:
     """Fill the last panel with bars of counts; it carries the x axis of those above it."""
     *above, last = figure.axes
     for axes in above:
@@ -268,7 +263,7 @@ def _stack(figure: 'Figure', bins: Bins, counts: Sequence[int], noun: str) -> No
 
 
 def _mark_empty(
-    axes: 'Axes', centres: np.ndarray, counts: Sequence[int], rotation: float = 0
+    axes: Axes, centres: np.ndarray, counts: Sequence[int], rotation: float = 0
 ) -> None:
     style = dict(ha='center', va='bottom', fontsize=8, color=GREY, rotation=rotation)
     for x, count in zip(centres, counts, strict=True):
@@ -276,7 +271,7 @@ def _mark_empty(
             axes.text(x, 0.03, MISSING, transform=axes.get_xaxis_transform(), **style)
 
 
-def _legend(figure: 'Figure', handles: Sequence, names: Sequence[str]) -> None:
+def _legend(figure: Figure, handles: Sequence, names: Sequence[str]) -> None:
     """Above all panels: inside, it would hide values."""
     columns = 3 if max(map(len, names)) < 30 else 1
     place = dict(loc='outside upper left', ncols=columns, frameon=False, fontsize=9)
@@ -292,7 +287,7 @@ def _describe(report: DetectionReport) -> str:
 
 
 def _caption(
-    figure: 'Figure', report: Report, subject: str, note: str = '', has_intervals: bool = True
+    figure: Figure, report: Report, subject: str, note: str = '', has_intervals: bool = True
 ) -> None:
     """Below all panels: what was evaluated, and what the marks mean."""
     intervals, bootstrap = '', report.bootstrap
@@ -307,7 +302,7 @@ def _caption(
     text.set_parse_math(False)
 
 
-def _dress(axes: 'Axes', bins: Bins) -> None:
+def _dress(axes: Axes, bins: Bins) -> None:
     """Names at the middle of each bin, and lines between them."""
     axes.set_xticks(bins.centres, bins.names, fontsize=8, parse_math=False)
     ends = sorted({x for edges in bins.edges for x in edges})
@@ -317,7 +312,7 @@ def _dress(axes: 'Axes', bins: Bins) -> None:
     _quieten(axes)
 
 
-def _quieten(axes: 'Axes') -> None:
+def _quieten(axes: Axes) -> None:
     axes.set_axisbelow(True)
     axes.grid(axis='y', alpha=0.3)
     axes.tick_params(labelsize=8, length=0)
