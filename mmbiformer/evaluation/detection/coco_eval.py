@@ -216,7 +216,8 @@ def _annotations(
     judged: Judged, records: GroundTruth | Detections, relative: bool, categories: range
 ) -> list[dict]:
     """Objects or detections of some categories as COCO's evaluation takes them."""
-    chosen = np.flatnonzero(np.isin(records.category, categories))
+    is_chosen = (records.category >= categories.start) & (records.category < categories.stop)
+    chosen = np.flatnonzero(is_chosen)
     columns = dict(
         id=(chosen + 1).tolist(),
         area=judged.sizes(records, relative)[chosen].tolist(),
