@@ -21,7 +21,5 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=100),
     dict(type='CosineAnnealingLR', begin=0, by_epoch=True, convert_to_iter_based=True),
 ]
-default_hooks = dict(logger=dict(interval=50), checkpoint=dict(interval=1))
 auto_scale_lr = dict(enable=False, base_batch_size=4)
-log_processor = dict(window_size=50)
 randomness = dict(seed=0)

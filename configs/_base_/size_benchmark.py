@@ -11,14 +11,7 @@ model = dict(
         stacked_convs=1,
         norm_cfg=norm_cfg,
         # Sides of 7 to 178 pixels; the boxes have 5 to 200, and few are longer than 4 : 3.
-        anchor_generator=dict(
-            _delete_=True,
-            type='AnchorGenerator',
-            octave_base_scale=1.75,
-            scales_per_octave=3,
-            ratios=[1.0],
-            strides=[4, 8, 16, 32, 64],
-        ),
+        anchor_generator=dict(octave_base_scale=1.75, ratios=[1.0], strides=[4, 8, 16, 32, 64]),
     ),
 )
 

@@ -15,7 +15,7 @@ model = dict(
     neck=dict(in_channels=[32, 64, 128, 256], out_channels=64),
     decode_head=dict(in_channels=[64] * 4, channels=64, num_classes=7),
 )
-train_dataloader = dict(sampler=dict(_delete_=True, type='InfiniteSampler', shuffle=True))
+train_dataloader = dict(sampler=dict(type='InfiniteSampler'))
 
 num_iters = 800
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=num_iters, val_interval=num_iters)

@@ -1,4 +1,4 @@
-# The published Semantic FPN schedule: batch 32, 80k iterations.
+# The published Semantic FPN schedule: batch 32 (8 GPUs x 4 images), 80k iterations.
 optim_wrapper = dict(
     type='AmpOptimWrapper',
     loss_scale='dynamic',
@@ -12,6 +12,4 @@ param_scheduler = [
 ]
 
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=80000, val_interval=8000)
-
-# base_batch_size = 8 GPUs x 4 images
 auto_scale_lr = dict(enable=False, base_batch_size=32)

@@ -1,4 +1,4 @@
-# The published UperNet schedule: batch 16, 160k iterations.
+# The published UperNet schedule: batch 16 (8 GPUs x 2 images), 160k iterations.
 optim_wrapper = dict(
     type='AmpOptimWrapper',
     loss_scale='dynamic',
@@ -13,6 +13,4 @@ param_scheduler = [
 ]
 
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=160000, val_interval=16000)
-
-# base_batch_size = 8 GPUs x 2 images
 auto_scale_lr = dict(enable=False, base_batch_size=16)
