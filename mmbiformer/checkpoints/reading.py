@@ -43,9 +43,6 @@ def load_file(path: str | Path) -> Mapping:
 class _Ignored:
     """Stands for an object in a checkpoint file that is not wanted."""
 
-    def __new__(cls, *args: object) -> '_Ignored':
-        return super().__new__(cls)
-
     def __init__(self, *args: object) -> None:
         pass
 

@@ -5,7 +5,6 @@ mm files (``state_dict``, the backbone's names behind ``backbone.``) and bare st
 """
 
 import re
-from collections import OrderedDict
 from collections.abc import Mapping
 
 from mmengine.logging import print_log
@@ -23,9 +22,7 @@ _BACKBONE = 'backbone.'
 def backbone_tensors(checkpoint: Mapping) -> dict[str, Tensor]:
     """The backbone's tensors of a loaded file under the file's names, without prefixes.
 
-    Args:
-        checkpoint (Mapping): What the file holds: a state dict, or one under ``model`` or
-            ``state_dict``. Where names begin with ``backbone.``, only these are taken.
+    Where names begin with ``backbone.``, only these are taken.
     """
     for key in ('state_dict', 'model'):
         if isinstance(checkpoint.get(key), Mapping):
@@ -42,11 +39,8 @@ def backbone_tensors(checkpoint: Mapping) -> dict[str, Tensor]:
 def adapt_state_dict(module: nn.Module, state_dict: dict, prefix: str, strict: bool) -> list[str]:
     """Rewrite a state dict in place so that it holds just what a backbone loads.
 
-    Args:
-        module (StagedBackbone): The backbone.
-        state_dict (dict): As ``Module._load_from_state_dict`` gets it.
-        prefix (str): The backbone's name in the model, with a dot, or ''.
-        strict (bool): Raise where something is missing, unexpected or wrongly shaped.
+    ``module`` is the backbone, ``state_dict`` what its ``_load_from_state_dict`` gets, and
+    ``prefix`` the backbone's name in the model, with a dot, or ''.
 
     Returns:
         list[str]: Names of the output norms that the state dict lacks: they stay new.
@@ -63,7 +57,7 @@ def adapt_state_dict(module: nn.Module, state_dict: dict, prefix: str, strict: b
         in_file = backbone_tensors(state_dict)
         state_dict.clear()
     file_names = {names.ours(name): name for name in in_file}
-    tensors = OrderedDict((name, in_file[theirs]) for name, theirs in file_names.items())
+    tensors = {name: in_file[theirs] for name, theirs in file_names.items()}
     expected = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     dropped = [name for name in tensors if name not in expected and _may_drop(name, module)]
     for name in dropped:
