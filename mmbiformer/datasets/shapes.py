@@ -71,8 +71,7 @@ def make_shapes(
 
     Args:
         root (str | Path): Folder to make.
-        num_train (int): Number of training images.
-        num_val (int): Number of validation images.
+        num_train, num_val (int): Number of training images, and of validation images.
         image_size (int): Height and width of the images in pixels, at least 160.
         seed (int): Seed, not negative. Image ``i`` of a split depends on the seed, ``i``,
             ``image_size`` and ``octaves`` alone, so other counts keep the images.
@@ -107,7 +106,7 @@ def make_shapes(
     with whole_or_absent(root) as unfinished:
         for split, num_images in zip(SPLITS, (num_train, num_val), strict=True):
             _write_split(unfinished, split, num_images, image_size, seed, octaves)
-        _write_json(unfinished / MANIFEST, parameters)
+        (unfinished / MANIFEST).write_text(json.dumps(parameters), encoding='utf-8')
     return root
 
 
@@ -194,17 +193,16 @@ def _write_split(
             # COCO's evaluation takes the annotation id 0 for "not matched": ids begin with 1.
             ids = dict(id=len(annotations) + 1, image_id=index + 1, category_id=label + 1)
             annotations.append(dict(ids, iscrowd=0, **_geometry(mask)))
-    _write_json(
-        root / 'annotations' / f'instances_{split}.json',
-        dict(
-            info=dict(description=f'shapes, {split}, seed {seed}', version=str(VERSION)),
-            images=images,
-            annotations=annotations,
-            categories=[
-                dict(id=i, name=name, supercategory='shape') for i, name in enumerate(CLASSES, 1)
-            ],
-        ),
+    content = dict(
+        info=dict(description=f'shapes, {split}, seed {seed}', version=str(VERSION)),
+        images=images,
+        annotations=annotations,
+        categories=[
+            dict(id=i, name=name, supercategory='shape') for i, name in enumerate(CLASSES, 1)
+        ],
     )
+    path = root / 'annotations' / f'instances_{split}.json'
+    path.write_text(json.dumps(content), encoding='utf-8')
 
 
 def _geometry(mask: np.ndarray) -> dict:
@@ -214,10 +212,6 @@ def _geometry(mask: np.ndarray) -> dict:
     return dict(
         segmentation=dict(size=rle['size'], counts=rle['counts'].decode()), bbox=bbox, area=area
     )
-
-
-def _write_json(path: Path, content: dict) -> None:
-    path.write_text(json.dumps(content), encoding='utf-8')
 
 
 def _regular(num_points: int, radius: float | np.ndarray = 1.0, phase: float = 0.0) -> np.ndarray:
@@ -264,13 +258,11 @@ def _sample_object(
     """
     contours = _contours(name)
     unit_area = _polygon_area(contours[0]) - sum(_polygon_area(hole) for hole in contours[1:])
+    scale = np.sqrt(area / unit_area)
     stretch = np.exp(rng.uniform(-0.15, 0.15))
-    contours = [
-        contour * np.sqrt(area / unit_area) * (stretch, 1 / stretch) for contour in contours
-    ]
     angle = rng.uniform(0, 2 * np.pi)
     rotation = np.array([(np.cos(angle), -np.sin(angle)), (np.sin(angle), np.cos(angle))])
-    contours = [contour @ rotation for contour in contours]
+    contours = [(contour * scale * (stretch, 1 / stretch)) @ rotation for contour in contours]
     # The middle stays so far inside that a small object is whole and a large one at most grazes
     # the border.
     margin = min(np.abs(contours[0]).max(), 0.42 * image_size)
@@ -310,9 +302,8 @@ def _texture(
     pattern = np.zeros((image_size, image_size), np.float32)
     for cells in (3, 8, 24):
         noise = rng.uniform(-1, 1, (cells, cells)).astype(np.float32)
-        pattern += rng.uniform(0, 1) * cv2.resize(
-            noise, pattern.shape, interpolation=cv2.INTER_CUBIC
-        )
+        noise = cv2.resize(noise, pattern.shape, interpolation=cv2.INTER_CUBIC)
+        pattern += rng.uniform(0, 1) * noise
     y, x = np.mgrid[:image_size, :image_size] / image_size
     angle = rng.uniform(0, np.pi)
     along = np.cos(angle) * x + np.sin(angle) * y
