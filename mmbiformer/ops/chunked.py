@@ -49,8 +49,7 @@ class _Chunks:
         is_cpu = k.device.type == 'cpu'
         budget = CPU_BYTES_PER_THREAD * torch.get_num_threads() if is_cpu else GPU_BYTES
         self.length = max(1, min(budget // bytes_per_region, len(self.routed)))
-        self.key_buffer = self.empty(self.num_keys, self.dim)
-        self.value_buffer = self.empty(self.num_keys, self.dim)
+        self.buffers = [self.empty(self.num_keys, self.dim) for _ in range(2)]  # keys, values
         self.weights = self.empty(self.tokens, self.num_keys)
 
     def empty(self, *shape: int) -> Tensor:
@@ -63,17 +62,12 @@ class _Chunks:
             chunk = slice(start, start + self.length)
             yield chunk, self.routed[chunk].flatten()
 
-    def gather(self, routed: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values of a chunk: (n, K * T, D) each."""
-        return (
-            self._gather(self.key, routed, self.key_buffer),
-            self._gather(self.value, routed, self.value_buffer),
-        )
-
-    def _gather(self, source: Tensor, routed: Tensor, buffer: Tensor) -> Tensor:
-        out = buffer.view(-1, self.tokens, self.dim)[: len(routed)]
-        torch.index_select(source, 0, routed, out=out)
-        return out.view(-1, self.num_keys, self.dim)
+    def gather(self, routed: Tensor) -> Iterator[Tensor]:
+        """Keys, then values of a chunk: (n, K * T, D) each."""
+        for source, buffer in zip((self.key, self.value), self.buffers, strict=True):
+            out = buffer.view(-1, self.tokens, self.dim)[: len(routed)]
+            torch.index_select(source, 0, routed, out=out)
+            yield out.view(-1, self.num_keys, self.dim)
 
     def attend(self, query: Tensor, key: Tensor, routed: Tensor) -> Tensor:
         """Attention weights (n, T, K * T) of scaled queries (n, T, D) and gathered keys."""
@@ -135,8 +129,7 @@ def backward(
     )
     grad_pads = None, None
     if inputs.pad_key is not None:
-        dtype = inputs.k.dtype
-        grad_pads = tuple(sum_padding(x, partition).to(dtype) for x in (grad_key, grad_value))
+        grad_pads = sum_padding(grad_key, partition), sum_padding(grad_value, partition)
     return (
         from_head_major(grad_query, partition, inputs.scale),
         from_head_major(grad_key, partition),

@@ -54,8 +54,7 @@ def to_head_major(
         if pad is None:
             padding.zero_()
         else:
-            pad_per_head = pad.view(num_heads, *[1] * (padding.ndim - 2), -1)
-            padding.copy_(pad_per_head.expand_as(padding))
+            padding.copy_(pad.view(num_heads, *[1] * (padding.ndim - 2), -1))
     return regions
 
 
@@ -69,13 +68,9 @@ def from_head_major(regions: Tensor, partition: Partition, scale: float = 1) -> 
 
 
 def routed_regions(indices: Tensor, partition: Partition, num_heads: int) -> Tensor:
-    """The regions that each region attends to, numbered as in a head-major map of keys.
+    """Number the regions that each region attends to as in a head-major map of keys.
 
-    Args:
-        indices (Tensor): int64 region numbers, (B, S * S, K).
-
-    Returns:
-        Tensor: int64 numbers within (N * (M + P), T, D), (N * M, K).
+    ``indices``, (B, S * S, K), become numbers within (N * (M + P), T, D), (N * M, K).
     """
     s = partition.partition_factor
     num_rows, num_columns = partition.real_shape
@@ -99,12 +94,11 @@ def routed_regions(indices: Tensor, partition: Partition, num_heads: int) -> Ten
 
 
 def sum_padding(regions: Tensor, partition: Partition) -> Tensor:
-    """Sum over all padding of (N, M + P, T, D): (C, ), in float32 or wider."""
+    """Sum over all padding of (N, M + P, T, D), taken in float32 or wider: (C, )."""
     dtype = torch.promote_types(regions.dtype, torch.float32)
     views = _padding_views(regions, partition)
-    return (
-        torch.stack([view.flatten(1, -2).sum(1, dtype=dtype) for view in views]).sum(0).flatten()
-    )
+    sums = [view.flatten(1, -2).sum(1, dtype=dtype) for view in views]
+    return torch.stack(sums).sum(0).flatten().to(regions.dtype)
 
 
 def padding_bias(partition: Partition, like: Tensor) -> Tensor:
