@@ -1,9 +1,7 @@
 """Routed attention fused on the GPU: what is launched, on which memory, in tiles of which size.
 
 The kernels are in ``triton_kernels.py``, which is imported when first needed: this module, like
-all of ``mmbiformer.ops``, imports with torch alone. Letters as there: B batch, H and W height and
-width of the map, S partition factor, R = S * S regions, T tokens per region, K routed regions,
-N heads, D head dim, C = N * D channels.
+all of ``mmbiformer.ops``, imports with torch alone. Letters as there.
 """
 
 from functools import cache
@@ -55,14 +53,6 @@ def choose_tiles(inputs: Inputs) -> list[Tiles]:
 
 
 @cache
-def _interpreted() -> bool:
-    """Whether Triton runs the kernels on the CPU, for tests (TRITON_INTERPRET=1 at import)."""
-    from .triton_regions import INTERPRETED
-
-    return INTERPRETED.value
-
-
-@cache
 def _installation_problem() -> str | None:
     """What of the installation keeps the kernels from running; looked up once."""
     if torch.version.hip:
@@ -86,7 +76,9 @@ def problem(inputs: Inputs) -> str | None:
         return f'dtype {q.dtype} is not float32, float16 or bfloat16'
     if inputs.head_dim not in HEAD_DIMS:
         return f'head dim {inputs.head_dim} is not 16, 32, 64 or 128'
-    if _interpreted():
+    from .triton_regions import INTERPRETED
+
+    if INTERPRETED.value:
         return None
     if not q.is_cuda:
         return f'q is on {q.device}: triton needs a CUDA GPU (or TRITON_INTERPRET=1, for tests)'
@@ -116,8 +108,15 @@ def _map_arguments(inputs: Inputs) -> dict:
     )
 
 
-def _tile_arguments(tiles: Tiles) -> dict:
-    return dict(BLOCK_Q=tiles.queries, BLOCK_K=tiles.keys, num_warps=tiles.warps)
+def _attention_arguments(inputs: Inputs, tiles: Tiles) -> dict:
+    return dict(
+        topk=inputs.indices.shape[2],
+        scale=inputs.scale,
+        BLOCK_Q=tiles.queries,
+        BLOCK_K=tiles.keys,
+        num_warps=tiles.warps,
+        **_map_arguments(inputs),
+    )
 
 
 def _pads_in_use(inputs: Inputs) -> tuple[Tensor, Tensor] | tuple[None, None]:
@@ -152,11 +151,8 @@ def forward(inputs: Inputs) -> tuple[Tensor, Tensor]:
             indices.contiguous(),
             *_pads_in_use(inputs),
             lse,
-            topk=indices.shape[2],
-            scale=inputs.scale,
             MASKED=inputs.masks_padding,
-            **_map_arguments(inputs),
-            **_tile_arguments(tiles),
+            **_attention_arguments(inputs, tiles),
         )
     return out, lse
 
@@ -195,18 +191,14 @@ def _backward_queries(grad_out: Tensor, inputs: Inputs, out: Tensor, lse: Tensor
         lse,
         stats,
         norm,
-        topk=indices.shape[2],
-        scale=inputs.scale,
         MASKED=inputs.masks_padding,
-        **_map_arguments(inputs),
-        **_tile_arguments(tiles),
+        **_attention_arguments(inputs, tiles),
     )
     if parts is not None:
-        grad_pads = tuple(x.sum((0, 1, 2)).to(q.dtype) for x in parts)
-    elif inputs.pad_key is not None:
-        grad_pads = torch.zeros_like(inputs.pad_key), torch.zeros_like(inputs.pad_value)
+        grad_pads = [x.sum((0, 1, 2)).to(q.dtype) for x in parts]
     else:
-        grad_pads = None, None
+        pads = inputs.pad_key, inputs.pad_value
+        grad_pads = [None if pad is None else torch.zeros_like(pad) for pad in pads]
     return grad_q, stats, norm, grad_pads
 
 
@@ -226,19 +218,15 @@ def _backward_keys(
     grads = [q.new_empty(q.shape) for _ in range(2)]
     shape = 2, batch, num_partial, inputs.partition.tokens, q.shape[-1]
     partials = stats.new_empty(shape).unbind()
-    shared = _map_arguments(inputs)
     backward_key_kernel[_launch_grid(inputs, num_listed // piece_size + num_regions, tiles.keys)](
         *map(_map, (q, inputs.k, inputs.v, grad_out, *grads, *partials)),
         lists,
         starts,
         stats,
         norm,
-        topk=topk,
         piece_size=piece_size,
-        scale=inputs.scale,
         REGIONS=1 << (num_regions - 1).bit_length(),
-        **shared,
-        **_tile_arguments(tiles),
+        **_attention_arguments(inputs, tiles),
     )
     if num_partial:
         add_pieces_kernel[_launch_grid(inputs, num_regions, tiles.keys)](
@@ -247,7 +235,7 @@ def _backward_keys(
             piece_size=piece_size,
             BLOCK_K=tiles.keys,
             num_warps=tiles.warps,
-            **shared,
+            **_map_arguments(inputs),
         )
     return grads
 

@@ -41,9 +41,10 @@ def test_says_why_it_cannot_run(monkeypatch):
     q = torch.zeros(1, 2, 2, 48)
     assert 'dtype torch.float64 is not float32' in problem(q.double(), 3)
     assert 'head dim 24 is not 16, 32, 64 or 128' in problem(q, 2)
-    monkeypatch.setattr(triton_backend, '_interpreted', lambda: True)
+    interpreted = 'mmbiformer.ops.triton_regions.INTERPRETED.value'
+    monkeypatch.setattr(interpreted, True)
     assert problem(q, 3) is None
-    monkeypatch.setattr(triton_backend, '_interpreted', lambda: False)
+    monkeypatch.setattr(interpreted, False)
     assert 'q is on cpu: triton needs a CUDA GPU' in problem(q, 3)
 
 
