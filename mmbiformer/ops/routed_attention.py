@@ -30,16 +30,15 @@ def routed_attention(
 
     Args:
         q (Tensor): Queries, (B, H, W, C), channels last.
-        k (Tensor): Keys, same shape and dtype.
-        v (Tensor): Values, same shape and dtype.
+        k, v (Tensor): Keys and values, same shape and dtype.
         indices (Tensor): int64 region numbers from 0 to S * S - 1, which is not checked,
             (B, S * S, K); see :func:`routing_indices`. Without pads every region with a real token
             needs one with real tokens among its K: a softmax over nothing is nan.
         partition_factor (int): S.
         num_heads (int): Number of heads; divides C.
         scale (float): Softmax scale.
-        pad_key (Tensor, optional): Key of a padding token, (C, ).
-        pad_value (Tensor, optional): Value of a padding token, (C, ). Both or none.
+        pad_key, pad_value (Tensor, optional): Key and value of a padding token, (C, ) each. Both
+            or none.
         backend (str): 'reference' is plain and keeps everything for the backward pass; 'chunked'
             is PyTorch in cache-sized chunks; 'triton' is fused, for CUDA, and has not been proven
             on a GPU. 'auto' takes what the environment variable MMBIFORMER_ATTENTION_BACKEND

@@ -55,13 +55,12 @@ def route(
     and cannot change the order.
 
     Args:
-        q (Tensor): Queries, (B, H, W, C).
-        k (Tensor): Keys, (B, H, W, C).
+        q, k (Tensor): Queries and keys, (B, H, W, C).
         topk (int): K, the number of regions to keep, 1 to S * S.
         partition_factor (int): S.
-        pad_query (Tensor, optional): Query of a padding token, (C, ).
-        pad_key (Tensor, optional): Key of a padding token, (C, ). Without these two, padding takes
-            no part: means are over real tokens, and a region of padding alone is chosen last.
+        pad_query, pad_key (Tensor, optional): Query and key of a padding token, (C, ). Without
+            them padding takes no part: means are over real tokens, and a region of padding alone
+            is chosen last.
 
     Raises:
         ValueError: If ``topk`` is out of range or only one pad vector is given.
