@@ -30,14 +30,9 @@ class Attention(nn.Module, ABC):
     """
 
     proj: nn.Linear
-
-    @property
-    def input_projection(self) -> nn.Linear | None:
-        """The layer that alone sees the input; ``mix`` takes its output in three equal parts.
-
-        None where ``mix`` takes the input itself.
-        """
-        return None
+    # The layer that alone sees the input; ``mix`` takes its output in three equal parts. Where it
+    # is None, ``mix`` takes the input itself.
+    input_projection: nn.Linear | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, H, W, C) to a map of the same shape."""
@@ -91,11 +86,7 @@ class BiLevelRoutingAttention(Attention):
         return self.qkv
 
     def route(self, q: Tensor, k: Tensor) -> Routing:
-        """Which regions each region attends to, and the affinities that say so.
-
-        Args:
-            q, k (Tensor): Queries and keys, (B, H, W, C): the first two parts of ``qkv(x)``.
-        """
+        """Route by queries and keys (B, H, W, C), the first two parts of ``qkv(x)``."""
         pad_query, pad_key, _ = self._pads()
         return route(q, k, self.topk, self.partition_factor, pad_query, pad_key)
 

@@ -45,10 +45,7 @@ class BiFormerBlock(nn.Module):
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
     def _forward_fused(self, x: Tensor) -> Tensor:
-        """Compute the same with fused functions.
-
-        Without gradients these overwrite what the convolution returned.
-        """
+        """Compute the same; without gradients, in the memory that the convolution returned."""
         x = add_into(depthwise_conv(self.conv_position, x), x)
         scale = self.drop_path.sample_scale(x)
         x = fused.add_linear(x, self._attend_fused(x), scale, self.attn.proj)

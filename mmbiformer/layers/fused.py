@@ -205,8 +205,7 @@ class _AddNormMLP(Function):
 
 def norm_linear(x: Tensor, norm: nn.LayerNorm, linear: nn.Linear) -> tuple[Tensor, ...]:
     """``linear(norm(x)).chunk(3, -1)`` of a map (B, H, W, C)."""
-    parameters = norm.weight, norm.bias, linear.weight, linear.bias
-    return _NormLinear.apply(x, norm.eps, *parameters)
+    return _NormLinear.apply(x, norm.eps, norm.weight, norm.bias, linear.weight, linear.bias)
 
 
 def add_linear(x: Tensor, y: Tensor, scale: Tensor | None, linear: nn.Linear) -> Tensor:
