@@ -106,8 +106,7 @@ class BiFormer(StagedBackbone):
                     'partition_factor'
                 )
 
-        def build_attention(stage: int) -> Attention:
-            dim, topk = embed_dims[stage], topks[stage]
+        def build_attention(dim: int, topk: int | None) -> Attention:
             if topk is None:
                 return FullAttention(dim)
             return BiLevelRoutingAttention(
@@ -127,7 +126,7 @@ class BiFormer(StagedBackbone):
                 _stem(dim) if stage == 0 else _downsample(embed_dims[stage - 1], dim)
             )
             blocks = (
-                BiFormerBlock(dim, build_attention(stage), next(rates))
+                BiFormerBlock(dim, build_attention(dim, topks[stage]), next(rates))
                 for _ in range(depths[stage])
             )
             self.stages.append(nn.Sequential(*blocks))
