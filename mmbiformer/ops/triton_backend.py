@@ -197,8 +197,8 @@ def _backward_queries(grad_out: Tensor, inputs: Inputs, out: Tensor, lse: Tensor
     if parts is not None:
         grad_pads = [x.sum((0, 1, 2)).to(q.dtype) for x in parts]
     else:
-        pads = inputs.pad_key, inputs.pad_value
-        grad_pads = [None if pad is None else torch.zeros_like(pad) for pad in pads]
+        given = inputs.pad_key, inputs.pad_value
+        grad_pads = [None if pad is None else torch.zeros_like(pad) for pad in given]
     return grad_q, stats, norm, grad_pads
 
 
