@@ -74,10 +74,15 @@ def _backbone_step(case: Case) -> Step:
 
 
 def _detector_step(case: Case) -> Step:
+    """A detector on random images with random boxes."""
+    from mmdet.testing import demo_mm_inputs
+
     detector = build_detector(case).to(case.device)
     training = case.mode == 'training'
     detector.train(training)
-    data = detector.data_preprocessor(_detection_batch(case), training)
+    batch_size, shape = case.batch_size, (3, *case.size)
+    batch = demo_mm_inputs(batch_size, shape, [NUM_BOXES] * batch_size, num_classes=80)
+    data = detector.data_preprocessor(batch, training)
 
     def forward() -> Tensor | list:
         if not training:
@@ -85,27 +90,6 @@ def _detector_step(case: Case) -> Step:
         return detector.parse_losses(detector(**data, mode='loss'))[0]
 
     return Step(case, forward, list(detector.parameters()), detector)
-
-
-def _detection_batch(case: Case) -> dict[str, list]:
-    """Random images with random boxes, as mmdet's data loader would give them."""
-    from mmdet.structures import DetDataSample
-    from mmengine.structures import InstanceData
-
-    generator = torch.Generator().manual_seed(1)
-    height, width = case.size
-    corner = torch.tensor([width, height, width, height])
-    inputs, samples = [], []
-    for _ in range(case.batch_size):
-        image = torch.randint(256, (3, height, width), dtype=torch.uint8, generator=generator)
-        inputs.append(image)
-        start, extent = torch.rand(2, NUM_BOXES, 2, generator=generator) * 0.5
-        boxes = torch.cat([start, start + extent], dim=1) * corner
-        labels = torch.randint(80, (NUM_BOXES,), generator=generator)
-        shape = dict(img_shape=case.size, ori_shape=case.size, scale_factor=(1.0, 1.0))
-        objects = InstanceData(bboxes=boxes, labels=labels)
-        samples.append(DetDataSample(metainfo=shape, gt_instances=objects))
-    return dict(inputs=inputs, data_samples=samples)
 
 
 def _op_step(case: Case) -> Step:
