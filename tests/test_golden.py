@@ -13,7 +13,10 @@ from mmbiformer.layers import BiLevelRoutingAttention
 
 CASES = golden_cases()
 BACKBONES = [name for name, case in CASES.items() if case['kind'] == 'backbone']
-ATTENTIONS = ['attn_divisible', 'attn_padded', 'attn_all_pad_regions', 'attn_topk_all']
+ATTENTIONS = [name for name, case in CASES.items() if case['kind'] == 'attention']
+# What BiFormer itself needs of the module, which the kernels can carry.
+ROUTED = ['attn_divisible', 'attn_padded', 'attn_all_pad_regions', 'attn_topk_all']
+POOLINGS = dict(ada_avgpool='AdaptiveAvg', ada_maxpool='AdaptiveMax', avgpool='Avg', maxpool='Max')
 DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
 CLASSIFIER = 'tiny_224_classification'
 # The reference backend's backward is as slow as the official one; the tiny case shows it is right.
@@ -38,23 +41,47 @@ def assert_gradients(
 def test_the_file_has_the_expected_cases():
     assert len(BACKBONES) == 4
     assert sum('grad_params' in CASES[name] for name in BACKBONES) == 2
-    assert set(ATTENTIONS) < set(CASES)
+    assert len(ATTENTIONS) == 12
+    assert set(ROUTED) < set(ATTENTIONS)
+
+
+def build_attention(args: dict, backend: str) -> BiLevelRoutingAttention:
+    """The module that official arguments describe."""
+    options = dict(args)
+    assert options.pop('auto_pad')
+    mode, side = options.pop('kv_downsample_mode', None), options.pop('kv_per_win', None)
+    ratio = options.pop('kv_downsample_ratio', None)
+    if mode is not None:
+        size = dict(side=side) if side else dict(ratio=ratio)
+        options['pooling'] = dict(type=POOLINGS[mode], **size)
+    if options.pop('diff_routing', False):
+        assert options.pop('soft_routing')
+        options['routing'] = 'soft'
+    return BiLevelRoutingAttention(
+        options.pop('dim'),
+        options.pop('num_heads'),
+        options.pop('n_win'),
+        options.pop('topk'),
+        lce_kernel=options.pop('side_dwconv'),
+        output_projection=options.pop('param_attention', 'qkvo') == 'qkvo',
+        parametric_routing=options.pop('param_routing', False),
+        backend=backend,
+        **options,
+    )
 
 
 def assert_attention(name: str, backend: str, dtype: torch.dtype, tolerance: float) -> None:
     """Output and all gradients of an attention case."""
     case = CASES[name]
-    args = case['args']
-    attention = BiLevelRoutingAttention(
-        args['dim'], args['num_heads'], args['n_win'], args['topk'], backend=backend
-    ).to(DEVICE if backend == 'triton' else 'cpu', dtype)
+    attention = build_attention(case['args'], backend)
+    attention.to(DEVICE if backend == 'triton' else 'cpu', dtype)
     ours = {
         official: BIFORMER.ours(f'block.attn.{official}').removeprefix('block.attn.')
         for official in case['params']
     }
-    attention.load_state_dict({ours[n]: value for n, value in official_state_dict(case).items()})
+    attention.load_state_dict(official_state_dict(case))
     x = normal(case['seed'], case['input_shape']).requires_grad_()
-    out = attention(x.to(attention.proj.weight))
+    out = attention(x.to(attention.qkv.weight))
     assert_probe(out.detach().cpu(), case['output'], tolerance)
     assert case['grad_params'].keys() == case['params'].keys()
     params = dict(attention.named_parameters())
@@ -70,7 +97,7 @@ def test_attention(name, backend):
 
 
 @pytest.mark.skipif(find_spec('triton') is None, reason='triton is not installed')
-@pytest.mark.parametrize('name', ATTENTIONS)
+@pytest.mark.parametrize('name', ROUTED)
 def test_attention_on_triton(name):
     # Triton has no float64. No affinity of these cases ties so nearly that float32 changes routes.
     assert_attention(name, 'triton', torch.float32, 5e-6)

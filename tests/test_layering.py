@@ -68,7 +68,7 @@ ALLOWED = {
         'mmbiformer.tables',
     },
     'registry': {'mmengine'},
-    'checkpoints': {'torch', 'mmengine', 'mmbiformer.errors'},
+    'checkpoints': {'torch', 'mmengine', 'mmbiformer.errors', 'mmbiformer.layers'},
     'errors': set(),
     'stack': {'torch', 'mmbiformer.errors'},
     'cli': {'torch', 'mmengine', 'mmbiformer.engine', 'mmbiformer.errors', 'mmbiformer.stack'},

@@ -3,6 +3,8 @@
 import re
 from dataclasses import dataclass
 
+from mmbiformer.layers.routing_attention import OFFICIAL_NAMES
+
 Renames = tuple[tuple[str, str], ...]
 
 
@@ -40,9 +42,10 @@ BIFORMER = Names(
     to_ours=(
         (r'^extra_norms\.(\d)\.', r'norm\1.'),
         (r'\.pos_embed\.', '.conv_position.'),
-        (r'\.attn\.qkv\.qkv\.', '.attn.qkv.'),
-        (r'\.attn\.wo\.', '.attn.proj.'),
-        (r'\.attn\.lepe\.', '.attn.lce.'),
+        *(
+            (rf'\.attn\.{re.escape(official)}\.', f'.attn.{ours}.')
+            for official, ours in OFFICIAL_NAMES.items()
+        ),
         (r'\.mlp\.0\.', '.mlp.fc1.'),
         (r'\.mlp\.[23]\.', '.mlp.fc2.'),  # 3 in official files, 2 in ours before MLP had names
     ),

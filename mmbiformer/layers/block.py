@@ -56,7 +56,7 @@ class BiFormerBlock(nn.Module):
         projection = self.attn.input_projection
         if projection is None:
             return self.attn.mix(self.norm1(x))
-        return self.attn.mix(*fused.norm_linear(x, self.norm1, projection))
+        return self.attn.mix(*fused.norm_linear(x, self.norm1, projection, self.attn.widths))
 
     def _fusing_problem(self, x: Tensor) -> str | None:
         """Why the modules must run one by one; None where the fused path may run."""

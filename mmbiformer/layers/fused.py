@@ -50,10 +50,10 @@ def _totals(*parameters: Tensor) -> list[Tensor]:
 
 
 class _NormLinear(Function):
-    """Linear map of a LayerNorm, cut into three equal parts along the channels."""
+    """Linear map of a LayerNorm, cut into parts along the channels."""
 
     @staticmethod
-    def forward(ctx, x, eps, norm_weight, norm_bias, weight, bias):
+    def forward(ctx, x, eps, widths, norm_weight, norm_bias, weight, bias):
         ctx.save_for_backward(x, norm_weight, norm_bias, weight)
         ctx.eps = eps
         tokens = x.flatten(0, 2)
@@ -61,7 +61,7 @@ class _NormLinear(Function):
         for span in _spans(tokens, len(weight)):
             normed = F.layer_norm(tokens[span], norm_weight.shape, norm_weight, norm_bias, eps)
             torch.addmm(bias, normed, weight.t(), out=out[span])
-        return out.view(*x.shape[:3], len(weight)).chunk(3, dim=-1)
+        return out.view(*x.shape[:3], len(weight)).split(widths, dim=-1)
 
     @staticmethod
     @once_differentiable
@@ -77,7 +77,7 @@ class _NormLinear(Function):
             _add_product(grad_weight, grad.t(), norm.normed(tokens[span]))
             grad_x[span] = norm.backward(grad @ weight)
         grads = (grad.to(weight.dtype) for grad in (*norm.grads, grad_weight, grad_bias))
-        return grad_x.view_as(x), None, *grads
+        return grad_x.view_as(x), None, None, *grads
 
 
 class _NormBackward:
@@ -203,9 +203,12 @@ class _AddNormMLP(Function):
         return grad_x, None, None, *(grad.to(x.dtype) for grad in (*norm.grads, *grads))
 
 
-def norm_linear(x: Tensor, norm: nn.LayerNorm, linear: nn.Linear) -> tuple[Tensor, ...]:
-    """``linear(norm(x)).chunk(3, -1)`` of a map (B, H, W, C)."""
-    return _NormLinear.apply(x, norm.eps, norm.weight, norm.bias, linear.weight, linear.bias)
+def norm_linear(
+    x: Tensor, norm: nn.LayerNorm, linear: nn.Linear, widths: tuple[int, ...]
+) -> tuple[Tensor, ...]:
+    """``linear(norm(x)).split(widths, -1)`` of a map (B, H, W, C)."""
+    parameters = norm.weight, norm.bias, linear.weight, linear.bias
+    return _NormLinear.apply(x, norm.eps, widths, *parameters)
 
 
 def add_linear(x: Tensor, y: Tensor, scale: Tensor | None, linear: nn.Linear) -> Tensor:

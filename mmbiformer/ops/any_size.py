@@ -101,14 +101,14 @@ def region_sums(x: Tensor, partition_factor: int, dtype: torch.dtype) -> Tensor:
 
 def attend_in_regions(attend: Callable[..., Tensor], inputs: Inputs) -> Tensor:
     """Cut maps into regions, padding included, ``attend`` in these, and join them."""
-    s, num_heads, partition = inputs.partition_factor, inputs.num_heads, inputs.partition
+    s, num_heads, keys = inputs.partition_factor, inputs.num_heads, inputs.key_partition
 
     def split(x: Tensor, pad: Tensor | None = None) -> Tensor:
         return to_regions(pad_to_regions(x, s, pad), s).unflatten(-1, (num_heads, -1))
 
     real = None
-    if inputs.pad_key is None and (is_exporting() or partition.is_padded):
-        real = real_tokens(partition.height, partition.width, s, inputs.q.device)
+    if inputs.pad_key is None and (is_exporting() or keys.is_padded):
+        real = real_tokens(keys.height, keys.width, s, inputs.q.device)
     out = attend(
         split(inputs.q),
         split(inputs.k, inputs.pad_key),
@@ -116,5 +116,6 @@ def attend_in_regions(attend: Callable[..., Tensor], inputs: Inputs) -> Tensor:
         inputs.indices,
         inputs.scale,
         real,
+        inputs.routing_weights,
     )
-    return from_regions(out.flatten(-2), partition.height, partition.width, s)
+    return from_regions(out.flatten(-2), *inputs.q.shape[1:3], s)

@@ -21,10 +21,10 @@ class Backend(NamedTuple):
 
     Attributes:
         name (str): What users call it.
-        forward (Callable): Inputs -> the output, (B, H, W, C). If the backend has a backward pass,
-            it returns (output, a tensor to keep for that or None).
+        forward (Callable): Inputs -> the output, a map. If the backend has a backward pass, it
+            returns (output, a tensor to keep for that or None).
         backward (Callable, optional): (gradient of the output, Inputs, what forward returned) ->
-            gradients of q, k, v, pad_key, pad_value. None: PyTorch differentiates forward.
+            gradients of ``Inputs.differentiable``. None: PyTorch differentiates forward.
         problem (Callable, optional): Inputs -> why it cannot run on them in a few words, None
             where it can. None: it runs everywhere.
         kept_shape (Callable, optional): Inputs -> shape of the tensor to keep, in float32. None

@@ -67,29 +67,35 @@ def from_head_major(regions: Tensor, partition: Partition, scale: float = 1) -> 
     return x
 
 
-def routed_regions(indices: Tensor, partition: Partition, num_heads: int) -> Tensor:
+def real_regions(lists: Tensor, queries: Partition) -> Tensor:
+    """View what each region has, (B, S * S, K), of regions with queries: (B, rows, columns, K)."""
+    s, (num_rows, num_columns) = queries.partition_factor, queries.real_shape
+    return lists.unflatten(1, (s, s))[:, :num_rows, :num_columns]
+
+
+def routed_regions(indices: Tensor, queries: Partition, keys: Partition, num_heads: int) -> Tensor:
     """Number the regions that each region attends to as in a head-major map of keys.
 
     ``indices``, (B, S * S, K), become numbers within (N * (M + P), T, D), (N * M, K).
     """
-    s = partition.partition_factor
-    num_rows, num_columns = partition.real_shape
+    s = keys.partition_factor
+    num_rows, num_columns = keys.real_shape
     device = indices.device
-    image = torch.arange(partition.batch, device=device).view(-1, 1, 1)
+    image = torch.arange(keys.batch, device=device).view(-1, 1, 1)
+    indices = real_regions(indices, queries).flatten(1, 2)
     if num_rows == num_columns == s:
         number = indices + image * s**2
     else:
-        indices = indices.unflatten(1, (s, s))[:, :num_rows, :num_columns].flatten(1, 2)
         row, column = indices // s, indices % s
         number = (image * num_rows + row) * num_columns + column
         # Each listed region of padding becomes one of the P in turn, so that none of these
         # collects a long sum.
-        begin = torch.arange(num_query_regions(partition), device=device)
+        begin = torch.arange(num_query_regions(queries), device=device)
         begin = begin.view(*number.shape[:2], 1)
         turn = begin + torch.arange(number.shape[-1], device=device)
         is_real = (row < num_rows) & (column < num_columns)
-        number = number.where(is_real, num_query_regions(partition) + turn % PADDING_REGIONS)
-    head = torch.arange(num_heads, device=device).view(-1, 1, 1) * num_key_regions(partition)
+        number = number.where(is_real, num_query_regions(keys) + turn % PADDING_REGIONS)
+    head = torch.arange(num_heads, device=device).view(-1, 1, 1) * num_key_regions(keys)
     return (number.flatten(0, 1) + head).flatten(0, 1)
 
 

@@ -2,8 +2,8 @@
 
 This way autograd, torch.compile, opcheck and FLOP counters know them.
 ``mmbiformer::routed_attention`` returns (output, what the backend keeps for the backward pass);
-``mmbiformer::routed_attention_backward`` returns the gradients of q, k, v and the pads, empty ones
-where there are no pads.
+``mmbiformer::routed_attention_backward`` returns the gradients of q, k, v, the pads and the
+routing weights, empty ones of what there is not.
 """
 
 import torch
@@ -15,12 +15,12 @@ from .inputs import Inputs
 # The attributes of Inputs in their order, and the backend's name.
 _INPUTS = (
     'Tensor q, Tensor k, Tensor v, Tensor indices, Tensor? pad_key, Tensor? pad_value, '
-    'int partition_factor, int num_heads, float scale, str backend'
+    'int partition_factor, int num_heads, float scale, Tensor? routing_weights, str backend'
 )
 
 
 def run(backend: Backend, inputs: Inputs) -> Tensor:
-    """The output, (B, H, W, C), by way of the operator where the backend has a backward pass."""
+    """The output, a map, by way of the operator where the backend has a backward pass."""
     if backend.backward is None:
         return backend.forward(inputs)
     return routed_attention(*inputs, backend.name)[0]
@@ -39,7 +39,7 @@ def routed_attention(*inputs_and_backend) -> tuple[Tensor, Tensor]:
 def _(*inputs_and_backend):
     inputs, backend = _split(inputs_and_backend)
     check_can_run(backend, inputs)
-    out = inputs.q.new_empty(inputs.q.shape)
+    out = inputs.q.new_empty(*inputs.q.shape[:3], inputs.v.shape[3])
     if backend.kept_shape is None:
         return out, out.new_empty(0)
     return out, out.new_empty(backend.kept_shape(inputs), dtype=torch.float32)
@@ -48,7 +48,7 @@ def _(*inputs_and_backend):
 @torch.library.custom_op(
     'mmbiformer::routed_attention_backward',
     mutates_args=(),
-    schema=f'(Tensor grad_out, Tensor? out, Tensor? kept, {_INPUTS}) -> (Tensor{", Tensor" * 4})',
+    schema=f'(Tensor grad_out, Tensor? out, Tensor? kept, {_INPUTS}) -> (Tensor{", Tensor" * 5})',
 )
 def routed_attention_backward(grad_out, out, kept, *inputs_and_backend) -> tuple[Tensor, ...]:
     inputs, backend = _split(inputs_and_backend)
@@ -59,9 +59,7 @@ def routed_attention_backward(grad_out, out, kept, *inputs_and_backend) -> tuple
 @routed_attention_backward.register_fake
 def _(grad_out, out, kept, *inputs_and_backend):
     inputs, _ = _split(inputs_and_backend)
-    pads = inputs.pad_key, inputs.pad_value
-    grad_pads = [grad_out.new_empty(0 if pad is None else pad.shape) for pad in pads]
-    return *(grad_out.new_empty(inputs.q.shape) for _ in range(3)), *grad_pads
+    return tuple(grad_out.new_empty(0 if x is None else x.shape) for x in inputs.differentiable)
 
 
 def _split(inputs_and_backend: tuple) -> tuple[Inputs, Backend]:
@@ -73,23 +71,24 @@ def _setup_context(ctx, inputs, output) -> None:
     inputs, backend = _split(inputs)
     # The settings are plain values; tensors go where hooks and checkpointing see them.
     ctx.settings = inputs.partition_factor, inputs.num_heads, inputs.scale, backend.name
-    ctx.has_pads = inputs.pad_key is not None
     needed = (None, None) if backend.kept_shape is None else output
-    tensors = inputs.q, inputs.k, inputs.v, inputs.indices, inputs.pad_key, inputs.pad_value
-    ctx.save_for_backward(*needed, *tensors)
+    ctx.save_for_backward(*needed, *inputs.differentiable, inputs.indices)
     # ``kept`` has no gradient, and zeros in its place would be memory for nothing.
     ctx.set_materialize_grads(False)
 
 
 def _backward(ctx, grad_out, _):
     if grad_out is None:
-        return (None,) * 10
+        return (None,) * 11
     # ``saved_tensors`` is looked at once, as a checkpointed block allows no second look.
-    grads = routed_attention_backward(grad_out, *ctx.saved_tensors, *ctx.settings)
-    grad_q, grad_k, grad_v, *grad_pads = grads
-    if not ctx.has_pads:
-        grad_pads = None, None
-    return grad_q, grad_k, grad_v, None, *grad_pads, None, None, None, None
+    out, kept, *tensors, indices = ctx.saved_tensors
+    q, k, v, pad_key, pad_value, weights = tensors
+    *settings, backend = ctx.settings
+    inputs = q, k, v, indices, pad_key, pad_value, *settings, weights
+    grads = routed_attention_backward(grad_out, out, kept, *inputs, backend)
+    grads = [None if x is None else grad for x, grad in zip(tensors, grads, strict=True)]
+    grad_q, grad_k, grad_v, *grad_pads, grad_weights = grads
+    return grad_q, grad_k, grad_v, None, *grad_pads, None, None, None, grad_weights, None
 
 
 routed_attention.register_autograd(_backward, setup_context=_setup_context)

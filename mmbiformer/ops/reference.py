@@ -9,26 +9,35 @@ from torch import Tensor
 
 
 def attend(
-    q: Tensor, k: Tensor, v: Tensor, indices: Tensor, scale: float, real: Tensor | None
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    indices: Tensor,
+    scale: float,
+    real: Tensor | None = None,
+    routing_weights: Tensor | None = None,
 ) -> Tensor:
     """Every token attends to all tokens of its region's chosen regions (paper, equation 5).
 
     Args:
-        q, k, v (Tensor): (B, R, T, N, D) for N heads of D channels.
+        q, k, v (Tensor): (B, R, T, N, D) for N heads of D channels; T may be another for keys and
+            values than for queries, and D another for values.
         indices (Tensor): int64, (B, R, K).
         scale (float): Softmax scale.
         real (Tensor, optional): bool, (R, T); keys where it is false take no part.
+        routing_weights (Tensor, optional): Factors of the gathered keys and values, (B, R, K).
 
     Returns:
-        Tensor: (B, R, T, N, D).
+        Tensor: (B, R, T, N, D), T of the queries and D of the values.
     """
-    batch, regions, tokens, heads, dim = q.shape
-    topk = indices.shape[-1]
+    batch, regions, topk = indices.shape
     index = indices.view(batch, regions, topk, 1, 1, 1)
 
     def gather(x: Tensor) -> Tensor:
-        x = x.unsqueeze(1).expand(-1, regions, -1, -1, -1, -1)
-        x = x.gather(2, index.expand(-1, -1, -1, tokens, heads, dim))
+        expanded = x.unsqueeze(1).expand(-1, regions, -1, -1, -1, -1)
+        x = expanded.gather(2, index.expand(-1, -1, -1, *x.shape[2:]))
+        if routing_weights is not None:
+            x = x * routing_weights.view(index.shape)
         return x.flatten(2, 3).transpose(2, 3)  # (B, R, N, K * T, D)
 
     logits = (q.transpose(2, 3) * scale) @ gather(k).transpose(-1, -2)

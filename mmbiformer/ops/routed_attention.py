@@ -19,6 +19,7 @@ def routed_attention(
     scale: float,
     pad_key: Tensor | None = None,
     pad_value: Tensor | None = None,
+    routing_weights: Tensor | None = None,
     backend: str = 'auto',
 ) -> Tensor:
     """Token-to-token attention of bi-level routing attention (paper, section 3.2).
@@ -30,15 +31,19 @@ def routed_attention(
 
     Args:
         q (Tensor): Queries, (B, H, W, C), channels last.
-        k, v (Tensor): Keys and values, same shape and dtype.
+        k, v (Tensor): Keys and values of the same dtype, mostly of the same shape. A map of keys
+            and values may have another size, as where those of a region were pooled: it is cut
+            into S x S regions of its own. Values may have another width.
         indices (Tensor): int64 region numbers from 0 to S * S - 1, which is not checked,
             (B, S * S, K); see :func:`routing_indices`. Without pads every region with a real token
             needs one with real tokens among its K: a softmax over nothing is nan.
         partition_factor (int): S.
-        num_heads (int): Number of heads; divides C.
+        num_heads (int): Number of heads; divides the widths.
         scale (float): Softmax scale.
         pad_key, pad_value (Tensor, optional): Key and value of a padding token, (C, ) each. Both
             or none.
+        routing_weights (Tensor, optional): What the keys and values of each listed region are
+            multiplied by, (B, S * S, K): soft routing. They are differentiated.
         backend (str): 'reference' is plain and keeps everything for the backward pass; 'chunked'
             is PyTorch in cache-sized chunks; 'triton' is fused, for CUDA, and has not been proven
             on a GPU. 'auto' takes what the environment variable MMBIFORMER_ATTENTION_BACKEND
@@ -47,32 +52,33 @@ def routed_attention(
             the backend.
 
     Returns:
-        Tensor: (B, H, W, C); under autocast in its dtype.
+        Tensor: (B, H, W, C), as wide as v; under autocast in its dtype.
 
     Raises:
         ValueError: If a shape does not fit, only one pad vector is given, or the backend is
             unknown or cannot run.
     """
-    tensors = (_autocast(x) for x in (q, k, v))
-    inputs = Inputs(*tensors, indices, pad_key, pad_value, partition_factor, num_heads, scale)
-    inputs = _check(inputs)
+    maps, pads = (_autocast(x) for x in (q, k, v)), (pad_key, pad_value)
+    settings = partition_factor, num_heads, scale
+    inputs = _check(Inputs(*maps, indices, *pads, *settings, routing_weights))
     return run(choose(backend, inputs), inputs)
 
 
 def _check(inputs: Inputs) -> Inputs:
-    """Check the inputs; return them with pads in the maps' dtype, which autocast may narrow."""
-    q, k, v, indices, pad_key, pad_value, s, num_heads, _ = inputs
-    if not q.ndim == 4 or not q.shape == k.shape == v.shape:
+    """Check the inputs; return all in the maps' dtype, which autocast may narrow."""
+    q, k, v, indices, pad_key, pad_value, s, num_heads, _, weights = inputs
+    fits = q.ndim == k.ndim == v.ndim == 4 and q.shape[::3] == k.shape[::3]
+    if not fits or k.shape[:3] != v.shape[:3]:
         raise ValueError(
-            f'q, k and v must have one shape (B, H, W, C), '
-            f'got {tuple(q.shape)}, {tuple(k.shape)} and {tuple(v.shape)}'
+            'q, k and v must be maps (B, H, W, C) of one batch, q and k of one width, k and v of '
+            f'one size, got {tuple(q.shape)}, {tuple(k.shape)} and {tuple(v.shape)}'
         )
     if not (q.dtype == k.dtype == v.dtype and q.device == k.device == v.device):
         raise ValueError(
             f'q, k and v must have one dtype and device, got {q.dtype} on {q.device}, '
             f'{k.dtype} on {k.device} and {v.dtype} on {v.device}'
         )
-    batch, _, _, channels = q.shape
+    batch = q.shape[0]
     if s < 1:
         raise ValueError(f'partition_factor={s} must be at least 1')
     if indices.ndim != 3 or indices.shape[:2] != (batch, s * s):
@@ -82,16 +88,24 @@ def _check(inputs: Inputs) -> Inputs:
         )
     if indices.dtype != torch.int64:
         raise ValueError(f'indices must be int64, got {indices.dtype}: convert them by .long()')
-    if channels % num_heads:
-        raise ValueError(f'num_heads={num_heads} does not divide the {channels} channels')
+    for channels in (k.shape[3], v.shape[3]):
+        if channels % num_heads:
+            raise ValueError(f'num_heads={num_heads} does not divide the {channels} channels')
+    if weights is not None:
+        if weights.shape != indices.shape:
+            raise ValueError(
+                f'routing_weights must have the shape of indices, {tuple(indices.shape)}, '
+                f'got {tuple(weights.shape)}'
+            )
+        inputs = inputs._replace(routing_weights=weights.to(k.dtype))
     if (pad_key is None) != (pad_value is None):
         raise ValueError('pad_key and pad_value go together: give both or none')
     if pad_key is None:
         return inputs
-    if not pad_key.shape == pad_value.shape == (channels,):
+    if (pad_key.shape, pad_value.shape) != (k.shape[3:], v.shape[3:]):
         raise ValueError(
-            f'pad_key and pad_value must have shape (C, ) = ({channels},), '
-            f'got {tuple(pad_key.shape)} and {tuple(pad_value.shape)}'
+            f'pad_key and pad_value must have shape (C, ) of k and of v, ({k.shape[3]},) and '
+            f'({v.shape[3]},), got {tuple(pad_key.shape)} and {tuple(pad_value.shape)}'
         )
     return inputs._replace(pad_key=pad_key.to(k.dtype), pad_value=pad_value.to(v.dtype))
 

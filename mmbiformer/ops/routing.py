@@ -1,5 +1,6 @@
 """Region-to-region routing: which regions each region attends to (paper, section 3.2)."""
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import NamedTuple
 
@@ -47,12 +48,14 @@ def route(
     partition_factor: int,
     pad_query: Tensor | None = None,
     pad_key: Tensor | None = None,
+    embed: Callable[[Tensor], Tensor] | None = None,
+    differentiable: bool = False,
 ) -> Routing:
     """Choose the ``topk`` regions whose mean key answers best to a region's mean query.
 
-    Not differentiated, and computed in float32 or wider whatever autocast or TF32 say: a rounded
-    affinity would send a whole region elsewhere. The softmax scale is left out, as it is positive
-    and cannot change the order.
+    Computed in float32 or wider whatever autocast or TF32 say: a rounded affinity would send a
+    whole region elsewhere. The softmax scale is left out, as it is positive and cannot change the
+    order.
 
     Args:
         q, k (Tensor): Queries and keys, (B, H, W, C).
@@ -61,6 +64,8 @@ def route(
         pad_query, pad_key (Tensor, optional): Query and key of a padding token, (C, ). Without
             them padding takes no part: means are over real tokens, and a region of padding alone
             is chosen last.
+        embed (Callable, optional): Applied to the mean queries and to the mean keys, (B, R, C).
+        differentiable (bool): Whether affinities have gradients; the choice has none.
 
     Raises:
         ValueError: If ``topk`` is out of range or only one pad vector is given.
@@ -72,13 +77,16 @@ def route(
         )
     if (pad_query is None) != (pad_key is None):
         raise ValueError('pad_query and pad_key go together: give both or none')
-    q, k = q.detach(), k.detach()
-    if pad_key is not None:
-        pad_query, pad_key = pad_query.detach(), pad_key.detach()
+    if not differentiable:
+        q, k, pad_query, pad_key = (
+            x if x is None else x.detach() for x in (q, k, pad_query, pad_key)
+        )
     has_autocast = torch.amp.is_autocast_available(q.device.type)  # not so on the meta device
     with torch.autocast(q.device.type, enabled=False) if has_autocast else nullcontext():
         query = region_means(q, partition_factor, pad_query)
         key = region_means(k, partition_factor, pad_key)
+        if embed is not None:
+            query, key = embed(query), embed(key)
         if q.device.type in ('cpu', 'cuda') and not is_exporting():
             # ``allow_tf32`` and ``torch.set_float32_matmul_precision`` let PyTorch round factors
             # of float32 products, to TF32 or bfloat16; products in float64 they leave alone.

@@ -74,6 +74,10 @@ def problem(inputs: Inputs) -> str | None:
         return _installation_problem()
     if q.dtype not in DTYPES:
         return f'dtype {q.dtype} is not float32, float16 or bfloat16'
+    if inputs.k.shape != q.shape or inputs.v.shape != q.shape:
+        return 'keys or values are of another size or width than queries'
+    if inputs.routing_weights is not None:
+        return 'it knows no routing weights'
     if inputs.head_dim not in HEAD_DIMS:
         return f'head dim {inputs.head_dim} is not 16, 32, 64 or 128'
     from .triton_regions import INTERPRETED
@@ -159,15 +163,15 @@ def forward(inputs: Inputs) -> tuple[Tensor, Tensor]:
 
 def backward(
     grad_out: Tensor, inputs: Inputs, out: Tensor, lse: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
-    """Gradients of q, k, v (contiguous), pad_key and pad_value (None where there are no pads).
+) -> tuple[Tensor | None, ...]:
+    """Gradients of q, k, v (contiguous), the pads, None where there are none, and no weights.
 
     ``grad_out`` may have any strides; ``out`` and ``lse`` are what :func:`forward` returned.
     """
     with torch.cuda.device_of(inputs.q):
         grad_q, stats, norm, grad_pads = _backward_queries(grad_out, inputs, out, lse)
         grad_k, grad_v = _backward_keys(grad_out, inputs, stats, norm)
-    return grad_q, grad_k, grad_v, *grad_pads
+    return grad_q, grad_k, grad_v, *grad_pads, None
 
 
 def _backward_queries(grad_out: Tensor, inputs: Inputs, out: Tensor, lse: Tensor):

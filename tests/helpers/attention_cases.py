@@ -1,6 +1,7 @@
 """Routed attention on small maps: cases, their inputs, and how exact a backend is on them.
 
-Tensors go by their names: 'q', 'k', 'v', and where padding takes part 'pad_key' and 'pad_value'.
+Tensors go by their names: 'q', 'k', 'v', where padding takes part 'pad_key' and 'pad_value', and
+where routing is weighted 'routing_weights'.
 Results are 'out', and under these names their gradients.
 """
 
@@ -31,7 +32,11 @@ each_padding = pytest.mark.parametrize('padding', PADDINGS)
 
 @dataclass(frozen=True)
 class Case:
-    """What inputs are made for. Padding takes part ('official') or not ('masked')."""
+    """What inputs are made for. Padding takes part ('official') or not ('masked').
+
+    Keys and values may have a map of their own size, and values heads of their own width; then or
+    where routing is weighted, regions are chosen by chance.
+    """
 
     height: int
     width: int
@@ -43,6 +48,9 @@ class Case:
     head_dim: int = 4
     padding: str = 'official'
     dtype: torch.dtype = torch.float64
+    key_size: tuple[int, int] | None = None
+    value_dim: int | None = None
+    is_weighted: bool = False
 
 
 @dataclass
@@ -82,14 +90,27 @@ def make_inputs(case: Case, backend: str = 'reference') -> Arguments:
 
     channels, s = case.num_heads * case.head_dim, case.partition_factor
     size = case.batch, case.height, case.width
-    tensors = dict(zip('qkv', randn(*size, 3 * channels).chunk(3, dim=-1), strict=True))
+    value_channels = case.num_heads * (case.value_dim or case.head_dim)
+    key_size = case.batch, *(case.key_size or size[1:])
+    if key_size == size and value_channels == channels:
+        tensors = dict(zip('qkv', randn(*size, 3 * channels).chunk(3, dim=-1), strict=True))
+    else:
+        maps = (*size, channels), (*key_size, channels), (*key_size, value_channels)
+        tensors = {name: randn(*shape) for name, shape in zip('qkv', maps, strict=True)}
     pads = ()
     if case.padding == 'official':
-        tensors.update(pad_key=randn(channels), pad_value=randn(channels))
+        tensors.update(pad_key=randn(channels), pad_value=randn(value_channels))
         pads = torch.zeros_like(tensors['pad_key']), tensors['pad_key']
-    indices = routing_indices(tensors['q'], tensors['k'], case.topk, s, *pads)
+    if case.key_size or case.is_weighted:
+        scores = randn(case.batch, s * s, s * s)
+        scores[..., 0] = float('inf')  # the first region has real keys whatever the size
+        indices = scores.topk(case.topk).indices
+    else:
+        indices = routing_indices(tensors['q'], tensors['k'], case.topk, s, *pads)
+    if case.is_weighted:
+        tensors['routing_weights'] = randn(*indices.shape)
     settings = dict(partition_factor=s, num_heads=case.num_heads, scale=SCALE)
-    return Arguments(tensors, indices, randn(*size, channels), settings)
+    return Arguments(tensors, indices, randn(*size, value_channels), settings)
 
 
 def forward(arguments: Arguments, backend: str) -> Tensor:

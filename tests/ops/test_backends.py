@@ -88,7 +88,9 @@ def test_a_compiled_choice_that_cannot_run_is_an_error(triton):
 
     @torch.compile(backend='eager', fullgraph=True)
     def attend(x):
-        return library.routed_attention(x, x, x, inputs.indices, None, None, 2, 1, 1.0, 'triton')
+        return library.routed_attention(
+            x, x, x, inputs.indices, None, None, 2, 1, 1.0, None, 'triton'
+        )
 
     with pytest.raises(Exception, match=r"backend 'triton' cannot run: triton is not installed"):
         attend(inputs.q)

@@ -14,7 +14,7 @@ def test_gradients_of_padding_are_spread_over_regions(topk):
     assert partition.real_shape == (5, 5)  # of 8 x 8
     indices = torch.zeros(2, 64, topk, dtype=torch.int64)
     indices[..., 0] = 63
-    routed = routed_regions(indices, partition, num_heads=2)
+    routed = routed_regions(indices, partition, partition, num_heads=2)
     head = 2 * 25 + PADDING_REGIONS
     assert (routed[:, 1:] % head < 50).all()
     uses = routed[:, 0].bincount(minlength=2 * head).view(2, head)[:, 50:]

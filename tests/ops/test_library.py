@@ -1,5 +1,6 @@
 """The registered operators: autograd, autocast, compilers, exporters and counters take them."""
 
+import pytest
 import torch
 from attention_cases import SCALE, Case, each_padding, make_inputs, needs_triton
 from torch.library import opcheck
@@ -43,7 +44,9 @@ def test_triton_through_the_operators(padding):
     """Registered as the chunked backend is: what differs is how much is kept for the backward."""
     tensors = make_tensors(padding, head_dim=16, backend='triton')
     variables = wanting_gradients(tensors)
-    opcheck(torch.ops.mmbiformer.routed_attention.default, (*tensors, S, HEADS, SCALE, 'triton'))
+    opcheck(
+        torch.ops.mmbiformer.routed_attention.default, (*tensors, S, HEADS, SCALE, None, 'triton')
+    )
     results = []
     for backend in ('triton', 'reference'):
         out = attend(*tensors, backend)
@@ -52,17 +55,33 @@ def test_triton_through_the_operators(padding):
         torch.testing.assert_close(result, expected, rtol=1e-5, atol=1e-5)
 
 
+PLUGGED_IN = dict(key_size=(6, 4), value_dim=12, is_weighted=True)
+
+
 @each_padding
-def test_opcheck(padding):
-    tensors = make_tensors(padding)
-    wanting_gradients(tensors)
-    opcheck(torch.ops.mmbiformer.routed_attention.default, (*tensors, S, HEADS, SCALE, 'chunked'))
-    grad = torch.randn_like(tensors[0])
-    tensors = [x if x is None else x.detach() for x in tensors]
-    opcheck(
-        torch.ops.mmbiformer.routed_attention_backward.default,
-        (grad, None, None, *tensors, S, HEADS, SCALE, 'chunked'),
-    )
+@pytest.mark.parametrize('options', [{}, PLUGGED_IN], ids=['plain', 'plugged in'])
+def test_opcheck(padding, options):
+    case = Case(7, 8, S, topk=2, padding=padding, dtype=torch.float32, **options)
+    arguments = make_inputs(case)
+    tensors = {name: x.requires_grad_() for name, x in arguments.tensors.items()}
+
+    def operands() -> tuple:
+        maps = (tensors[name] for name in 'qkv')
+        pads = tensors.get('pad_key'), tensors.get('pad_value')
+        settings = arguments.settings.values()
+        return (
+            *maps,
+            arguments.indices,
+            *pads,
+            *settings,
+            tensors.get('routing_weights'),
+            'chunked',
+        )
+
+    opcheck(torch.ops.mmbiformer.routed_attention.default, operands())
+    tensors = {name: x.detach() for name, x in tensors.items()}
+    op = torch.ops.mmbiformer.routed_attention_backward.default
+    opcheck(op, (arguments.grad_out, None, None, *operands()))
 
 
 @each_padding
@@ -139,6 +158,21 @@ def test_traced_equals_eager():
     torch.testing.assert_close(traced(*tensors), attend(*tensors), rtol=0, atol=1e-13)
 
 
+@each_padding
+def test_exported_with_other_shapes_equals_eager(padding):
+    case = Case(7, 8, S, topk=2, padding=padding, **PLUGGED_IN)
+    arguments = make_inputs(case)
+    tensors = {**arguments.tensors, 'indices': arguments.indices}
+
+    class Attend(torch.nn.Module):
+        def forward(self, tensors):
+            return routed_attention(**tensors, **arguments.settings)
+
+    program = torch.export.export(Attend(), (tensors,))
+    expected = routed_attention(**tensors, **arguments.settings)
+    torch.testing.assert_close(program.module()(tensors), expected, rtol=0, atol=1e-13)
+
+
 def test_flops_are_counted():
     q, k, v, indices, *pads = make_tensors('official')
     tokens = 3 * 3  # of a region; two are routed to
@@ -164,7 +198,7 @@ def test_gradients_of_outputs_that_nobody_uses_are_not_made():
     tensors = make_tensors('masked', head_dim=16, backend='triton')
     operator = torch.ops.mmbiformer.routed_attention
     tensors[0].requires_grad_()
-    out, kept = operator(*tensors, S, HEADS, SCALE, 'triton')
+    out, kept = operator(*tensors, S, HEADS, SCALE, None, 'triton')
     assert kept.numel() > 0
     seen = []
 

@@ -84,6 +84,29 @@ def test_output_and_gradients(backend, case):
     assert_as_exact_as_reference(make_inputs(case, backend), backend)
 
 
+PLUGGED_IN = {
+    'pooled keys': replace(LARGER['partial'], key_size=(6, 7)),
+    'more keys than queries': Case(2, 3, 3, topk=4, head_dim=8, key_size=(9, 7)),
+    'wider values': replace(LARGER['partial'], value_dim=48),
+    'narrower values': Case(9, 5, 4, topk=3, head_dim=8, value_dim=2),
+    'weighted': replace(LARGER['mostly padding'], is_weighted=True),
+    'all of it': Case(
+        *(13, 18, 4), topk=5, head_dim=8, key_size=(6, 8), value_dim=4, is_weighted=True
+    ),
+}
+WITHOUT_PADDING = {'pooled keys': replace(LARGER['partial'], key_size=(8, 8))}
+
+
+@each_case(
+    ('chunked', PLUGGED_IN, [torch.float64, torch.float32, *HALVES]),
+    ('chunked', WITHOUT_PADDING, [torch.float64]),
+)
+def test_pooled_keys_other_widths_and_routing_weights(backend, case):
+    results = assert_as_exact_as_reference(make_inputs(case, backend), backend)
+    named = {name for name in results if not name.startswith('pad_')}  # some have no padding
+    assert all(results[name].count_nonzero() for name in named)
+
+
 NEARLY_ONE = some('partial regions', 'padding regions', 'smaller than S x S, all')
 
 
@@ -120,8 +143,18 @@ def test_regions_chosen_by_all_by_some_and_by_none(backend, case):
 @each_on_cpu
 @each_padding
 def test_gradcheck(padding, backend):
-    arguments = make_inputs(Case(3, 2, 2, topk=2, batch=1, head_dim=2, padding=padding))
+    case = Case(3, 2, 2, topk=2, batch=1, head_dim=2, padding=padding)
+    assert_gradcheck(make_inputs(case), backend)
 
+
+@each_on_cpu
+@each_padding
+def test_gradcheck_with_routing_weights(padding, backend):
+    case = Case(3, 2, 2, topk=2, batch=1, head_dim=2, padding=padding, is_weighted=True)
+    assert_gradcheck(make_inputs(replace(case, key_size=(2, 3), value_dim=3)), backend)
+
+
+def assert_gradcheck(arguments: Arguments, backend: str) -> None:
     def output(*tensors: torch.Tensor) -> torch.Tensor:
         named = dict(zip(arguments.tensors, tensors, strict=True))
         return forward(replace(arguments, tensors=named), backend)
@@ -172,7 +205,8 @@ def test_strides_do_not_matter(backend, case):
 WRONG = {
     'backend': (dict(backend='cuda'), r"backend 'cuda' is unknown: choose from auto, referen"),
     'key shape': (dict(k=torch.rand(1, 4, 5, 8)), r'q, k and v .*\(1, 4, 4, 8\), \(1, 4, 5, 8\)'),
-    'no map': (dict.fromkeys('qkv', torch.rand(1, 16, 8)), r'shape \(B, H, W, C\), got \(1, 16'),
+    'key width': (dict(k=torch.rand(1, 4, 4, 6)), r'q and k of one width, .*, \(1, 4, 4, 6\)'),
+    'no map': (dict.fromkeys('qkv', torch.rand(1, 16, 8)), r'maps \(B, H, W, C\) .*got \(1, 16'),
     'indices of another S': (
         dict(partition_factor=3),
         r'indices must have shape .* \(1, 9, K\) for partition_factor=3, got \(1, 4, 2\)',
@@ -181,11 +215,16 @@ WRONG = {
     'heads': (dict(num_heads=3), r'num_heads=3 does not divide the 8 channels'),
     'pad shape': (
         dict(pad_key=torch.rand(2), pad_value=torch.rand(2)),
-        r'pad_key and pad_value must have shape \(C, \) = \(8,\), got \(2,\) and \(2,\)',
+        r'pad_key and pad_value must have .*, \(8,\) and \(8,\), got \(2,\) and \(2,\)',
     ),
     'dtypes': (dict(v=torch.rand(1, 4, 4, 8).half()), r'one dtype and device, got torch.float32 '),
     'int32 indices': (dict(indices=torch.zeros(1, 4, 2).int()), r'indices must be int64, got '),
     'S of 0': (dict(partition_factor=0), r'partition_factor=0 must be at least 1'),
+    'weights of another K': (
+        dict(routing_weights=torch.rand(1, 4, 3)),
+        r'routing_weights must have the shape of indices, \(1, 4, 2\), got \(1, 4, 3\)',
+    ),
+    'value heads': (dict(v=torch.rand(1, 4, 4, 9)), r'num_heads=2 does not divide the 9 channels'),
     'one pad': (dict(pad_key=torch.rand(8)), r'pad_key and pad_value .*: give both or none'),
 }
 

@@ -41,6 +41,10 @@ def test_says_why_it_cannot_run(monkeypatch):
     q = torch.zeros(1, 2, 2, 48)
     assert 'dtype torch.float64 is not float32' in problem(q.double(), 3)
     assert 'head dim 24 is not 16, 32, 64 or 128' in problem(q, 2)
+    pooled = Inputs(q, q[:, :1], q[:, :1], q, None, None, 1, 3, 1.0)
+    assert 'keys or values are of another size or width' in triton_backend.problem(pooled)
+    weighted = Inputs(q, q, q, q, None, None, 1, 3, 1.0, q)
+    assert 'it knows no routing weights' in triton_backend.problem(weighted)
     interpreted = 'mmbiformer.ops.triton_regions.INTERPRETED.value'
     monkeypatch.setattr(interpreted, True)
     assert problem(q, 3) is None

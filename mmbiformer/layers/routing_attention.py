@@ -1,0 +1,189 @@
+"""Bi-level routing attention, with all that the official module offers."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from mmbiformer.ops import routed_attention
+from mmbiformer.ops.any_size import crop, pad_to_regions
+from mmbiformer.ops.routing import Routing, route
+
+from .attention import LCE_KERNEL, Attention, build_lce
+from .depthwise import depthwise_conv
+from .maps import add_into, to_channels_first, to_channels_last
+from .region_pooling import build_region_pooling
+
+# Official names of the module's parameters -> ours.
+OFFICIAL_NAMES = {'qkv.qkv': 'qkv', 'wo': 'proj', 'lepe': 'lce', 'router.emb': 'router'}
+ROUTINGS = 'hard', 'soft', 'straight_through'
+
+
+class BiLevelRoutingAttention(Attention):
+    """Bi-level routing attention (paper, section 3.2 and algorithm 1).
+
+    The softmax scale is ``qk_dim ** -0.5``, over the whole width and not over one head: the
+    released models were trained so. Official state dicts load by their own names.
+
+    Args:
+        dim (int): Number of channels C.
+        num_heads (int): Number of attention heads.
+        partition_factor (int): S; the map is cut into S x S regions.
+        topk (int): Number of regions each region attends to.
+        padding (str): 'official': padding tokens are zeros before the projection, so they carry
+            its bias and take part in region means, softmax and LCE. 'masked': they take no part.
+        backend (str): Backend of :func:`mmbiformer.ops.routed_attention`.
+        qk_dim (int, optional): Width of queries and keys. Defaults to C.
+        scale (float, optional): Softmax scale. Defaults to ``qk_dim ** -0.5``.
+        lce_kernel (int, optional): Odd side of the kernel of LCE, 5 in BiFormer; None for no LCE.
+        output_projection (bool): Whether a linear layer follows. Defaults to True.
+        pooling (Mapping, optional): How keys and values of a region are pooled: arguments of
+            :func:`build_region_pooling`, as ``dict(type='AdaptiveAvg', side=4)``.
+        routing (str): 'hard': the choice of regions has no gradient. 'soft': keys and values are
+            multiplied by the softmax over the affinities of the chosen regions.
+            'straight_through': they are not, but gradients of the affinities are as if they were
+            (Bengio et al., arXiv 1308.3432).
+        parametric_routing (bool): Whether a linear layer is applied to region means first; needs
+            routing that is not 'hard', or it would not learn.
+
+    Raises:
+        ValueError: If an argument is out of range; names it, its value and what would fit.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        partition_factor: int,
+        topk: int,
+        padding: str = 'official',
+        backend: str = 'auto',
+        *,
+        qk_dim: int | None = None,
+        scale: float | None = None,
+        lce_kernel: int | None = LCE_KERNEL,
+        output_projection: bool = True,
+        pooling: Mapping | None = None,
+        routing: str = 'hard',
+        parametric_routing: bool = False,
+    ) -> None:
+        super().__init__()
+        qk_dim = qk_dim or dim
+        for name, width in (('dim', dim), ('qk_dim', qk_dim)):
+            if width % num_heads:
+                raise ValueError(
+                    f'num_heads={num_heads} does not divide {name}={width}: choose a divisor'
+                )
+        if not 1 <= topk <= partition_factor**2:
+            raise ValueError(
+                f'topk={topk} must be from 1 to the {partition_factor**2} regions of '
+                f'partition_factor={partition_factor}'
+            )
+        if lce_kernel is not None and lce_kernel % 2 == 0:
+            raise ValueError(f'lce_kernel={lce_kernel} must be odd, or None for no LCE')
+        if routing not in ROUTINGS:
+            raise ValueError(f"routing='{routing}' is unknown: choose from {', '.join(ROUTINGS)}")
+        if parametric_routing and routing == 'hard':
+            raise ValueError(
+                "parametric_routing needs routing='soft' or 'straight_through': with 'hard' its "
+                'layer would get no gradient'
+            )
+        if pooling is not None and padding != 'official':
+            raise ValueError(
+                f"pooling needs padding='official', not '{padding}': it pools whole regions, "
+                'padding included'
+            )
+        self.num_heads = num_heads
+        self.partition_factor = partition_factor
+        self.topk = topk
+        self.padding = padding
+        self.backend = backend
+        self.scale = scale or qk_dim**-0.5
+        self.routing = routing
+        self.widths = qk_dim, qk_dim, dim
+        self.qkv = nn.Linear(dim, sum(self.widths))
+        self.lce = None if lce_kernel is None else build_lce(dim, lce_kernel)
+        self.proj = nn.Linear(dim, dim) if output_projection else nn.Identity()
+        self.pool = None if pooling is None else build_region_pooling(qk_dim, dim, **pooling)
+        self.router = nn.Linear(qk_dim, qk_dim) if parametric_routing else None
+
+    @property
+    def input_projection(self) -> nn.Linear:
+        return self.qkv
+
+    def route(self, q: Tensor, k: Tensor) -> Routing:
+        """Which regions each region attends to, and the affinities that say so.
+
+        Args:
+            q, k (Tensor): Queries and keys, (B, H, W, C): the first two parts of ``qkv(x)``.
+        """
+        pad_query, pad_key, _ = self._pads()
+        return route(
+            *(q, k, self.topk, self.partition_factor, pad_query, pad_key),
+            embed=None if self.router is None else self._embed,
+            differentiable=self.routing != 'hard',
+        )
+
+    def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """What queries, keys and values (B, H, W, C) give before the output projection."""
+        _, pad_key, pad_value = self._pads()
+        routing = self.route(q, k)
+        key, value, pads = k, v, dict(pad_key=pad_key, pad_value=pad_value)
+        if self.pool is not None:
+            padded = (
+                pad_to_regions(x, self.partition_factor, pad)
+                for x, pad in ((k, pad_key), (v, pad_value))
+            )
+            key, value = self.pool(*padded, self.partition_factor)
+            pads = {}  # their regions are whole
+        out = routed_attention(
+            q,
+            key,
+            value,
+            routing.indices,
+            partition_factor=self.partition_factor,
+            num_heads=self.num_heads,
+            scale=self.scale,
+            routing_weights=self._routing_weights(routing),
+            backend=self.backend,
+            **pads,
+        )
+        return out if self.lce is None else add_into(out, self._local_context(v, pad_value))
+
+    def _embed(self, means: Tensor) -> Tensor:
+        return self.router(means.to(self.router.weight.dtype))
+
+    def _routing_weights(self, routing: Routing) -> Tensor | None:
+        if self.routing == 'hard':
+            return None
+        chosen = routing.affinity.gather(-1, routing.indices) * self.scale
+        weights = torch.softmax(chosen, dim=-1)
+        return weights if self.routing == 'soft' else 1 + (weights - weights.detach())
+
+    def _pads(self) -> tuple[Tensor, Tensor, Tensor] | tuple[None, None, None]:
+        """Query, key and value of a padding token, (C, ) each, where padding takes part."""
+        is_official = self.padding == 'official'
+        return self.qkv.bias.split(self.widths) if is_official else (None, None, None)
+
+    def _local_context(self, v: Tensor, pad_value: Tensor | None) -> Tensor:
+        """LCE of the values; sees as much of the padding as its kernel reaches."""
+        height, width = v.shape[1:3]
+        if pad_value is not None:
+            reach = self.lce.kernel_size[0] // 2
+            v = pad_to_regions(v, self.partition_factor, pad_value, reach=reach)
+        return crop(depthwise_conv(self.lce, v), height, width)
+
+    def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
+        for official, ours in OFFICIAL_NAMES.items():
+            for kind in ('weight', 'bias'):
+                if (name := f'{prefix}{official}.{kind}') in state_dict:
+                    state_dict[f'{prefix}{ours}.{kind}'] = state_dict.pop(name)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+class ChannelsFirstRoutingAttention(BiLevelRoutingAttention):
+    """The same on maps (B, C, H, W), as convolutional models have them."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, H, W) to a map of the same shape."""
+        return to_channels_first(super().forward(to_channels_last(x)))
