@@ -10,7 +10,12 @@ from mmengine.registry import Registry
 
 SCOPE = 'mmbiformer'
 
-MODELS = Registry('model', parent=roots.MODELS, scope=SCOPE, locations=['mmbiformer.backbones'])
+MODELS = Registry(
+    'model',
+    parent=roots.MODELS,
+    scope=SCOPE,
+    locations=['mmbiformer.backbones', 'mmbiformer.necks'],
+)
 # mmdet 3 and mmseg 1 build necks by their registry of models, so they would not ask another one.
 NECKS = MODELS
 METRICS = Registry(

@@ -25,6 +25,7 @@ ALLOWED = {
         'mmbiformer.files',
         'mmbiformer.registry',
     },
+    'necks': {'torch', 'mmengine', 'mmbiformer.layers', 'mmbiformer.registry'},
     'datasets': {
         *('numpy', 'cv2', 'pycocotools', 'tqdm'),
         'mmbiformer.errors',

@@ -1,0 +1,118 @@
+"""Any neck of mmdet with an attention on some of its levels."""
+
+from collections.abc import Sequence
+from functools import partial
+
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from mmbiformer.layers import BiLevelRoutingAttention
+from mmbiformer.layers.maps import to_channels_first, to_channels_last
+from mmbiformer.registry import MODELS, NECKS
+
+MODELS.register_module(module=BiLevelRoutingAttention)
+
+
+@NECKS.register_module()
+class AttentionNeck(BaseModule):
+    """A neck whose maps pass an attention at the levels named, which takes their place.
+
+    Checkpoints of the detector with the plain neck load too: names of the neck's parameters gain
+    the prefix ``neck.``, and the attentions stay new.
+
+    Args:
+        neck (dict): Config of the neck.
+        levels (Sequence[int]): Which outputs, 0 is the finest (P3 in YOLO).
+        attention (dict): Config of an attention on channels-last maps, without its ``dim``.
+        inside (bool): Whether the attention follows the block that makes a level within the neck,
+            so that the next coarser level is made from the attended map, too, as tutorials on
+            YOLO have it. It needs a path aggregation neck: YOLOXPAFPN, CSPNeXtPAFPN or one with
+            ``top_down_blocks`` and ``bottom_up_blocks`` as these. Defaults to False: the outputs
+            of the neck are attended.
+        init_cfg (dict | list[dict], optional): As in mmengine.
+
+    Raises:
+        ValueError: If a level is none of the neck's, or the neck does not have what is needed;
+            names it, its value and what would fit.
+    """
+
+    def __init__(
+        self,
+        neck: dict,
+        levels: Sequence[int],
+        attention: dict,
+        inside: bool = False,
+        init_cfg: dict | list[dict] | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        self.neck = MODELS.build(neck)
+        self.levels, self.inside = tuple(levels), inside
+        widths = _inner_widths(self.neck) if inside else _output_widths(self.neck)
+        unknown = [level for level in self.levels if level not in range(len(widths))]
+        if unknown or not self.levels or len(set(self.levels)) < len(self.levels):
+            raise ValueError(
+                f'levels={self.levels} of {type(self.neck).__name__}: give different ones from 0 '
+                f'to {len(widths) - 1}'
+            )
+        self.attentions = nn.ModuleList(
+            MODELS.build(dict(attention, dim=widths[level])) for level in self.levels
+        )
+        if inside:
+            blocks = _blocks(self.neck)
+            for level, module in zip(self.levels, self.attentions, strict=True):
+                # A partial is copied with the module that it holds, unlike a closure: the copy of
+                # a model, as EMA makes it, must attend with its own weights.
+                blocks[level].register_forward_hook(partial(_attend_output, module))
+
+    def forward(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Compute the neck's maps (B, C, H, W), attended at the levels named."""
+        outs = self.neck(inputs)
+        if self.inside:
+            return outs
+        outs = list(outs)
+        for level, attention in zip(self.levels, self.attentions, strict=True):
+            outs[level] = _attend(attention, outs[level])
+        return tuple(outs)
+
+    def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
+        own = f'{prefix}neck.', f'{prefix}attentions.'
+        plain = [x for x in state_dict if x.startswith(prefix) and not x.startswith(own)]
+        for name in plain:
+            state_dict[own[0] + name.removeprefix(prefix)] = state_dict.pop(name)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def _attend(attention: nn.Module, x: Tensor) -> Tensor:
+    return to_channels_first(attention(to_channels_last(x))).contiguous()
+
+
+def _attend_output(attention: nn.Module, block: nn.Module, args: tuple, out: Tensor) -> Tensor:
+    """A forward hook: what the block returns, attended."""
+    return _attend(attention, out)
+
+
+def _blocks(neck: nn.Module) -> list[nn.Module]:
+    """The blocks that make the levels, the finest first."""
+    try:
+        return [neck.top_down_blocks[-1], *neck.bottom_up_blocks]
+    except AttributeError:
+        raise ValueError(
+            f'inside=True does not fit {type(neck).__name__}, which has no top_down_blocks and '
+            'bottom_up_blocks: leave inside out, and its outputs are attended'
+        ) from None
+
+
+def _inner_widths(neck: nn.Module) -> list[int]:
+    return list(neck.in_channels)[: len(_blocks(neck))]
+
+
+def _output_widths(neck: nn.Module) -> list[int]:
+    widths = getattr(neck, 'out_channels', None)
+    if widths is None:
+        raise ValueError(
+            f'{type(neck).__name__} does not say its out_channels, which attentions need: wrap a '
+            'neck of mmdet that does, as FPN'
+        )
+    if isinstance(widths, Sequence):
+        return list(widths)
+    return [widths] * (getattr(neck, 'num_outs', None) or len(neck.in_channels))
