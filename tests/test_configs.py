@@ -90,7 +90,9 @@ def test_the_configs_on_disk_are_the_expected_ones():
     assert len(quickstart) == 2, quickstart
     benchmark = [name for name, path in CONFIGS.items() if path.parent.name == 'size_benchmark']
     assert len(benchmark) == 3, benchmark
-    assert sorted(CONFIGS) == sorted(NAMES + quickstart + benchmark)
+    plugin = [name for name, path in CONFIGS.items() if path.parent.name == 'plugin']
+    assert len(plugin) == 7, plugin
+    assert sorted(CONFIGS) == sorted(NAMES + quickstart + benchmark + plugin)
 
 
 @pytest.mark.parametrize('name', CONFIGS)

@@ -3,6 +3,7 @@
 python tools/benchmark.py                                   # backbone S at 512x512, all rows
 python tools/benchmark.py --size 800x1344 --mode training
 python tools/benchmark.py --level detector --models chunked swin-t
+python tools/benchmark.py --level plugin                    # routed attention within YOLOX-s
 python tools/benchmark.py --level growth                    # cost against resolution
 python tools/benchmark.py --level advice --size 640x960     # which partition factor S
 """

@@ -1,22 +1,34 @@
-"""Train small BiFormer, Swin and ResNet of matched cost on shapes of all sizes; report AP by size.
+"""Train small detectors on shapes of all sizes, and report AP by size.
 
-python tools/size_benchmark.py --setting small
+python tools/size_benchmark.py                                 # BiFormer, Swin and ResNet
+python tools/size_benchmark.py --compare plugin --seeds 0 1 2  # YOLOX with routed attention or not
 """
 
-import argparse
 from pathlib import Path
 
-from mmbiformer.cli import run_tool
+from mmbiformer.cli import run_tool, tool_parser
 
-CONFIGS = Path(__file__).parent.parent / 'configs/size_benchmark'
-BACKBONES = ('biformer', 'swin', 'resnet')
+CONFIGS = Path(__file__).parent.parent / 'configs'
+# What is compared -> name in the report -> config. The others are compared with the first.
+COMPARISONS = {
+    'backbones': {
+        name: f'size_benchmark/retinanet_{name}_shapes.py'
+        for name in ('biformer', 'swin', 'resnet')
+    },
+    'plugin': {
+        name: f'plugin/{name}_shapes.py'
+        for name in ('yolox', 'yolox_bra-p3', 'yolox_bra-p3-p4-p5')
+    },
+}
+FOLDERS = {'backbones': 'work_dirs/size_benchmark', 'plugin': 'work_dirs/plugin_benchmark'}
 
 
 def main() -> None:
-    from mmbiformer.experiments.size_comparison import SETTINGS, compare_backbones
+    from mmbiformer.experiments.size_comparison import SETTINGS, compare_detectors
 
-    parser = argparse.ArgumentParser(
-        description='Train backbones of matched cost from scratch, compare them across sizes.'
+    parser = tool_parser(__doc__)
+    parser.add_argument(
+        '--compare', choices=COMPARISONS, default='backbones', help='default: backbones'
     )
     parser.add_argument(
         '--setting', choices=SETTINGS, default='small', help='how many images (default: small)'
@@ -24,14 +36,15 @@ def main() -> None:
     parser.add_argument(
         '--seeds', type=int, nargs='+', default=[0], help='train with each of them (default: 0)'
     )
-    parser.add_argument('--out-dir', default='work_dirs/size_benchmark', help='folder to write')
+    parser.add_argument('--out-dir', help='default: work_dirs/size_benchmark, or plugin_benchmark')
     parser.add_argument(
         '--resume', action='store_true', help='keep finished runs, go on with the unfinished'
     )
     args = parser.parse_args()
 
-    configs = {name: str(CONFIGS / f'retinanet_{name}_shapes.py') for name in BACKBONES}
-    print(compare_backbones(configs, args.setting, args.seeds, args.out_dir, args.resume))
+    configs = {name: str(CONFIGS / path) for name, path in COMPARISONS[args.compare].items()}
+    out_dir = args.out_dir or FOLDERS[args.compare]
+    print(compare_detectors(configs, args.setting, args.seeds, out_dir, args.resume))
 
 
 if __name__ == '__main__':

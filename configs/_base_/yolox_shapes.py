@@ -13,7 +13,8 @@ model = dict(
     test_cfg=dict(score_thr=0.01, nms=dict(type='nms', iou_threshold=0.65)),
 )
 
-data_root = 'work_dirs/size_benchmark/small/shapes/'
+# Where tools/size_benchmark.py --compare plugin makes the data, by default.
+data_root = 'work_dirs/plugin_benchmark/small/shapes/'
 train_dataloader = dict(batch_size=8, dataset=dict(data_root=data_root))
 val_dataloader = dict(dataset=dict(data_root=data_root))
 test_dataloader = val_dataloader

@@ -11,6 +11,11 @@ from .families import FAMILY_OF, arch_title
 
 OFFICIAL = 'official-style'
 RIVALS = ('swin-t', 'resnet-50')
+# Rows of level plugin: a detector as it is, and with routed attention plugged in, each also as
+# public tutorials have it, which is the official style.
+PLAIN = 'yolox-s'
+PLUGGED_IN = ('bra-p3', 'bra-p3-p4-p5')
+TUTORIAL_STYLE = '-tutorial-style'
 MODES = ('inference', 'training')
 # Image size -> S of the shipped configs and of the paper.
 SHIPPED_FACTORS = {(224, 224): 7, (512, 512): 8, (800, 1344): 16}
@@ -27,12 +32,14 @@ class Case:
     """One row: a model at a size in a mode. Can be pickled.
 
     Attributes:
-        level (str): 'op', 'backbone' or 'detector'.
-        model (str): A backend of routed attention, 'official-style', 'swin-t' or 'resnet-50'.
+        level (str): 'op', 'backbone', 'detector' or 'plugin'.
+        model (str): A backend of routed attention, 'official-style', 'swin-t' or 'resnet-50'; or a
+            row of level plugin.
         mode (str): 'inference' or 'training': forward and backward, no optimizer.
         size (tuple): Height and width of the image.
         stage (int, optional): The stage whose routed attention is measured, at level 'op'.
-        configs (str, optional): Folder of the shipped configs, at level 'detector'.
+        configs (str, optional): Folder of the shipped configs, for detectors.
+        deterministic (bool): Whether PyTorch is told to use deterministic algorithms alone.
     """
 
     level: str
@@ -46,14 +53,18 @@ class Case:
     precision: str
     stage: int | None = None
     configs: str | None = None
+    deterministic: bool = False
 
     @property
     def title(self) -> str:
         """What the cases of one group share."""
         place = f', attention of stage {self.stage + 1}' if self.level == 'op' else ''
+        model = f'{arch_title(self.arch)} with S={self.partition_factor}'
+        algorithms = ', deterministic algorithms' if self.deterministic else ''
         return (
-            f'{self.level}{place}, {self.mode}, {size_name(self.size)}, {arch_title(self.arch)} '
-            f'with S={self.partition_factor}, batch {self.batch_size}, {self.precision}'
+            f'{self.level}{place}, {self.mode}, {size_name(self.size)}, '
+            f'{"YOLOX-s" if self.level == "plugin" else model}, batch {self.batch_size}, '
+            f'{self.precision}{algorithms}'
         )
 
 
@@ -84,6 +95,8 @@ def map_size(size: Size, stage: int) -> Size:
 
 def known_models(level: str) -> tuple[str, ...]:
     """The rows that a level may have, the yardstick first."""
+    if level == 'plugin':
+        return PLAIN, *(f'{row}{style}' for row in PLUGGED_IN for style in (TUTORIAL_STYLE, ''))
     return (OFFICIAL, *BACKENDS, *(() if level == 'op' else RIVALS))
 
 
@@ -91,7 +104,7 @@ def groups_of(options: Namespace, configs: str) -> list[list[Case]]:
     """The groups that the command line asks for: cases of one group are measured in turns.
 
     Args:
-        options (Namespace): Checked, of level 'op', 'backbone' or 'detector'.
+        options (Namespace): Checked, of level 'op', 'backbone', 'detector' or 'plugin'.
         configs (str): Folder of the shipped configs.
 
     Raises:
@@ -110,9 +123,10 @@ def groups_of(options: Namespace, configs: str) -> list[list[Case]]:
     chosen = [model for model in known if models is None or model in models]
     factors = {x: options.partition_factor or default_factor(arch, x) for x in options.size}
     shared = options.batch_size, options.device, options.precision
+    last = configs, options.deterministic
     return [
         [
-            Case(level, model, mode, arch, size, factors[size], *shared, stage, configs)
+            Case(level, model, mode, arch, size, factors[size], *shared, stage, *last)
             for model in chosen
         ]
         for size in options.size

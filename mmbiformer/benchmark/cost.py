@@ -82,10 +82,12 @@ def backbone_flops(backbone: nn.Module, size: Size) -> float:
 
 def detector_flops(detector: nn.Module, size: Size) -> float:
     """Forward pass of one image, without the choice of boxes."""
-    stages = range(4 - len(detector.neck.in_channels), 4)
+    # An AttentionNeck takes what the neck within it takes.
+    in_channels = getattr(detector.neck, 'neck', detector.neck).in_channels
+    stages = range(4 - len(in_channels), 4)
     maps = [
         torch.empty(1, channels, *map_size(size, stage), device='meta')
-        for stage, channels in zip(stages, detector.neck.in_channels, strict=True)
+        for stage, channels in zip(stages, in_channels, strict=True)
     ]
     neck_and_head = nn.Sequential(detector.neck, detector.bbox_head)
     return backbone_flops(detector.backbone, size) + counted_flops(neck_and_head, maps)

@@ -22,6 +22,7 @@ class Row:
     Attributes:
         samples (list[float]): Seconds per step, one per round.
         flops (float): Operations that the step needs.
+        parameters (int): Of the model.
         peak_bytes (int): Peak memory over model and inputs.
         saved_bytes (int): Kept for the backward pass, parameters left out.
         problems (list[str]): One line each.
@@ -30,6 +31,7 @@ class Row:
     case: Case
     samples: list[float] = field(default_factory=list)
     flops: float | None = None
+    parameters: int | None = None
     peak_bytes: int | None = None
     saved_bytes: int | None = None
     problems: list[str] = field(default_factory=list)
@@ -84,6 +86,7 @@ def _prepare(row: Row) -> Step:
     """Build the step and take from it what needs no clock."""
     step = build_step(row.case)
     row.flops = step_flops(step)
+    row.parameters = sum(x.numel() for x in step.module.parameters())
     if row.case.mode == 'training':
         with count_saved_bytes(step.trained) as saved:
             loss = step.autocast_forward()

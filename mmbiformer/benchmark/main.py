@@ -31,6 +31,7 @@ NOTES = (
     '(expanded gather of K and V, materialised softmax, pads computed, layout changed in blocks)',
     'ms: median over rounds in which the rows take turns; training: forward and backward, no '
     'optimizer; vs official, / Swin-T: ratios of medians',
+    'tutorial-style: the same module of public tutorials in YOLOX-s, by the same twin',
     'GFLOP: products that real tokens need (Swin: with its own padding), a multiply-add is two; '
     'training counts 3 x forward',
     'saved MB: distinct storages that autograd keeps for the backward pass, parameters left out',
@@ -54,7 +55,7 @@ def main(description: str, configs: str) -> None:
 
 
 def compare(options: Namespace, configs: str) -> None:
-    """Levels op, backbone and detector: rows side by side."""
+    """Levels op, backbone, detector and plugin: rows side by side."""
     groups = groups_of(options, configs)
     facts = _print_facts(options)
     matmul = matmul_rate(options.device, options.precision)

@@ -7,12 +7,14 @@ from torch import nn
 
 from mmbiformer.errors import UserError
 
-from .cases import OFFICIAL, RIVALS, Case
+from .cases import OFFICIAL, PLAIN, RIVALS, TUTORIAL_STYLE, Case
 from .families import FAMILY_OF
+from .official_style import official_style
 
 RIVAL_CONFIGS = {
     'swin-t': 'mmdet::swin/retinanet_swin-t-p4-w7_fpn_1x_coco.py',
     'resnet-50': 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py',
+    PLAIN: 'mmdet::yolox/yolox_s_8xb8-300e_coco.py',
 }
 
 
@@ -34,28 +36,55 @@ def build_backbone(case: Case) -> nn.Module:
 
 def build_detector(case: Case) -> nn.Module:
     """RetinaNet with FPN, as the shipped configs and mmdet's own describe it."""
-    from mmengine.config import Config
-    from mmengine.hub import get_config
     from mmengine.model import initialize
-    from mmengine.registry import MODELS, DefaultScope
 
     family = FAMILY_OF[case.arch]
-    if case.model in RIVALS:
-        model = get_config(RIVAL_CONFIGS[case.model]).model
-        model.backbone.init_cfg = None  # random weights: nothing is downloaded
-    else:
-        path = Path(case.configs, family.detector_config.format(arch=case.arch))
-        if not path.is_file():
-            raise UserError(f"config '{path}' not found: run tools/benchmark.py of the repository")
-        model = Config.fromfile(path).model
+    model = _read_model(case, family.detector_config.format(arch=case.arch))
+    if case.model not in RIVALS:
         model.backbone.partition_factor = case.partition_factor
         if case.model != OFFICIAL:
             model.backbone.attention_backend = case.model
-    torch.manual_seed(0)
-    with DefaultScope.overwrite_default_scope('mmdet'):
-        detector = MODELS.build(model)
+    detector = _build(model)
     # So that few boxes pass the threshold, as with a trained head; unlike init_weights, no log.
     initialize(detector.bbox_head, detector.bbox_head.init_cfg)
     if case.model == OFFICIAL:
         detector.backbone = family.official_style(detector.backbone)
     return detector
+
+
+def build_plugged_in(case: Case) -> nn.Module:
+    """YOLOX-s, with routed attention where the row says so."""
+    row = case.model.removesuffix(TUTORIAL_STYLE)
+    model = _read_model(case, f'plugin/yolox-s_{row}_8xb8-300e_coco.py')
+    model.data_preprocessor.batch_augments = None  # one of these draws another size
+    detector = _build(model)
+    # So that few boxes pass the threshold, as with a trained head.
+    for conv in (
+        *detector.bbox_head.multi_level_conv_cls,
+        *detector.bbox_head.multi_level_conv_obj,
+    ):
+        nn.init.constant_(conv.bias, -4.6)
+    return detector if row == case.model else official_style(detector)
+
+
+def _read_model(case: Case, config: str) -> dict:
+    """The model of a rival's config, or of a shipped one."""
+    from mmengine.config import Config
+    from mmengine.hub import get_config
+
+    if case.model in RIVAL_CONFIGS:
+        model = get_config(RIVAL_CONFIGS[case.model]).model
+        model.backbone.init_cfg = None  # random weights: nothing is downloaded
+        return model
+    path = Path(case.configs, config)
+    if not path.is_file():
+        raise UserError(f"config '{path}' not found: run tools/benchmark.py of the repository")
+    return Config.fromfile(path).model
+
+
+def _build(model: dict) -> nn.Module:
+    from mmengine.registry import MODELS, DefaultScope
+
+    torch.manual_seed(0)
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        return MODELS.build(model)

@@ -16,7 +16,7 @@ import copy
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmbiformer.backbones import BiFormer
 from mmbiformer.layers import BiFormerBlock, BiLevelRoutingAttention, FullAttention
@@ -24,21 +24,22 @@ from mmbiformer.ops.any_size import from_regions
 from mmbiformer.ops.regions import to_regions
 
 
-def official_style(backbone: BiFormer) -> BiFormer:
-    """A copy of a backbone that computes the same in the official style.
+def official_style(model: nn.Module) -> nn.Module:
+    """A copy of a model whose routed attention, and BiFormer as a whole, has the official style.
 
     Args:
-        backbone (BiFormer): With ``padding='official'`` and without ``with_cp``.
+        model (nn.Module): A BiFormer, or what has routed attention plugged in; with
+            ``padding='official'`` and without ``with_cp``.
 
     Returns:
-        BiFormer: Names and values of its state dict are the backbone's.
+        nn.Module: Computes the same; names and values of its state dict are the model's.
 
     Raises:
-        ValueError: If the backbone has an option that the official code lacks.
+        ValueError: If the model has an option that the official code lacks.
     """
-    if backbone.with_cp:
+    if getattr(model, 'with_cp', False):
         raise ValueError('official_style knows no with_cp: build the backbone without it')
-    twin = copy.deepcopy(backbone)
+    twin = copy.deepcopy(model)
     for module in twin.modules():
         # Only the forward differs: the class is swapped, parameters and options stay.
         if isinstance(module, BiLevelRoutingAttention):
@@ -52,7 +53,8 @@ def official_style(backbone: BiFormer) -> BiFormer:
             module.__class__ = _FullAttention
         elif isinstance(module, BiFormerBlock):
             module.__class__ = _Block
-    twin.__class__ = _Backbone
+        elif isinstance(module, BiFormer):
+            module.__class__ = _Backbone
     return twin
 
 

@@ -9,7 +9,7 @@ from .cases import MODES, Size
 from .device import DTYPES, pick_device
 from .families import FAMILIES, FAMILY_OF
 
-LEVELS = ('op', 'backbone', 'detector', 'growth', 'advice')
+LEVELS = ('op', 'backbone', 'detector', 'plugin', 'growth', 'advice')
 GROWTH_SIZES = (256, 384, 512, 768, 1024, 1536)
 
 
@@ -28,7 +28,7 @@ def parse_options(description: str, argv: list[str] | None = None) -> argparse.N
     add = parser.add_argument
     add('--level', choices=LEVELS, default='backbone', help='what is measured (%(default)s)')
     add('--mode', choices=MODES, nargs='+', help='default: both')
-    add('--size', type=parse_size, nargs='+', help='HxW or one number; default 512x512')
+    add('--size', type=parse_size, nargs='+', help='HxW or one number; default 512, plugin 640')
     families = ', '.join(family.name for family in FAMILIES)
     add('--arch', choices=list(FAMILY_OF), default='s', help=f'of {families} (%(default)s)')
     add(
@@ -40,6 +40,7 @@ def parse_options(description: str, argv: list[str] | None = None) -> argparse.N
     add('--batch-size', type=_count, default=1, help='images per step (%(default)s)')
     add('--device', choices=['auto', 'cpu', 'cuda'], default='auto')
     add('--amp', choices=[name for name in DTYPES if name != 'fp32'], help='default: float32')
+    add('--deterministic', action='store_true', help="PyTorch's deterministic algorithms alone")
     add('--measure', action='store_true', help='level advice: also time the backbone at each S')
     add('--repeats', type=_count, default=5, help='rounds after the warm-up (%(default)s)')
     add('--out-dir', default='work_dirs/benchmark', help='for JSON and PNG (%(default)s)')
@@ -54,7 +55,7 @@ def parse_options(description: str, argv: list[str] | None = None) -> argparse.N
         raise UserError(f'--measure goes with --level advice, not with {options.level}')
     options.mode = options.mode or list(MODES)
     options.precision = options.amp or 'fp32'
-    sides = GROWTH_SIZES if options.level == 'growth' else (512,)
+    sides = dict(growth=GROWTH_SIZES, plugin=(640,)).get(options.level, (512,))
     options.size = options.size or [(side, side) for side in sides]
     return options
 

@@ -2,7 +2,7 @@
 
 from mmbiformer.tables import MISSING, format_table
 
-from .cases import OFFICIAL
+from .cases import OFFICIAL, PLAIN
 from .groups import Row
 
 BLANK = '-'  # what follows from a number that is missing, or has nothing to be compared with
@@ -35,9 +35,10 @@ def format_group(rows: list[Row], matmul: float) -> str:
     head = ['model', 'ms', 'min-max', 'images/s', 'GFLOP', 'GFLOP/s', '% of matmul', 'peak MB']
     if case.mode == 'training':
         head.append('saved MB')
-    head.append('vs official')
-    if case.level != 'op':
-        head.append('/ Swin-T')
+    if case.level == 'plugin':
+        head += ['M parameters', '/ YOLOX-s']
+    else:
+        head += ['vs official', '/ Swin-T'] if case.level != 'op' else ['vs official']
     table = format_table(head, [_cells(row, matmul, reference)[: len(head)] for row in rows])
     problems = [f'{row.case.model}: {MISSING}: {x}' for row in rows for x in row.problems]
     return '\n'.join([table, *problems])
@@ -48,8 +49,16 @@ def _cells(row: Row, matmul: float, reference: dict[str, float | None]) -> list[
     saved = [megabytes(row.saved_bytes)] if case.mode == 'training' else []
     if seconds is None:
         return [case.model, MISSING, *[BLANK] * 5, megabytes(row.peak_bytes), *saved, *'--']
-    official, swin = reference.get(OFFICIAL), reference.get(SWIN)
+    official, swin, plain = (reference.get(name) for name in (OFFICIAL, SWIN, PLAIN))
     rate = row.flops / seconds / 1e9
+    if case.level == 'plugin':
+        ratio = f'{seconds / plain:.2f}' if plain else BLANK
+        compared = [f'{row.parameters / 1e6:.2f}', ratio]
+    else:
+        compared = [
+            f'{official / seconds:.2f} x' if official else BLANK,
+            f'{seconds / swin:.2f}' if swin else BLANK,
+        ]
     return [
         case.model,
         milliseconds(seconds),
@@ -60,6 +69,5 @@ def _cells(row: Row, matmul: float, reference: dict[str, float | None]) -> list[
         f'{100 * rate / matmul:.0f}%',
         megabytes(row.peak_bytes),
         *saved,
-        f'{official / seconds:.2f} x' if official else BLANK,
-        f'{seconds / swin:.2f}' if swin else BLANK,
+        *compared,
     ]

@@ -15,7 +15,7 @@ from mmbiformer.ops.regions import to_regions
 from .cases import OFFICIAL, Case, map_size
 from .device import DTYPES
 from .families import FAMILY_OF
-from .models import build_backbone, build_detector
+from .models import build_backbone, build_detector, build_plugged_in
 from .official_style import official_style_attention
 
 NUM_BOXES = 10  # per image, in the training of a detector
@@ -56,8 +56,8 @@ class Step:
 
 def build_step(case: Case) -> Step:
     """The step of a case, with inputs that depend on the case alone."""
-    builders = {'op': _op_step, 'backbone': _backbone_step, 'detector': _detector_step}
-    return builders[case.level](case)
+    torch.use_deterministic_algorithms(case.deterministic)
+    return _BUILDERS[case.level](case)
 
 
 def _loss(outs: Sequence[Tensor]) -> Tensor:
@@ -77,7 +77,8 @@ def _detector_step(case: Case) -> Step:
     """A detector on random images with random boxes."""
     from mmdet.testing import demo_mm_inputs
 
-    detector = build_detector(case).to(case.device)
+    build = build_plugged_in if case.level == 'plugin' else build_detector
+    detector = build(case).to(case.device)
     training = case.mode == 'training'
     detector.train(training)
     batch_size, shape = case.batch_size, (3, *case.size)
@@ -119,6 +120,14 @@ def _op_step(case: Case) -> Step:
             return _loss([routed_attention(**arguments, backend=case.model)])
 
     return Step(case, forward, trained, layer)
+
+
+_BUILDERS = {
+    'op': _op_step,
+    'backbone': _backbone_step,
+    'detector': _detector_step,
+    'plugin': _detector_step,
+}
 
 
 def prepare_attention(case: Case, stage: int) -> tuple[nn.Module, Inputs, Tensor]:

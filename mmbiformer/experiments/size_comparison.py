@@ -1,4 +1,4 @@
-"""Backbones of matched cost, trained under one recipe on objects of all sizes and compared."""
+"""Detectors, trained under one recipe on objects of all sizes and compared."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -28,7 +28,7 @@ SETTINGS = {
 }
 
 
-def compare_backbones(
+def compare_detectors(
     configs: Mapping[str, str], setting: str, seeds: Sequence[int], out_dir: str, resume: bool
 ) -> str:
     """Make the data, train and evaluate every config with every seed, report AP across sizes.
@@ -75,7 +75,7 @@ def compare_backbones(
 def predict(
     configs: Mapping[str, str], setting: str, seeds: Sequence[int], out_dir: str, resume: bool
 ) -> tuple[Path, Path, dict[str, list[Path]]]:
-    """All of :func:`compare_backbones` but the report; arguments and errors are the same.
+    """All of :func:`compare_detectors` but the report; arguments and errors are the same.
 
     Returns:
         tuple: The annotations of the validation images, their folder and, under the name of each

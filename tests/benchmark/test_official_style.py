@@ -3,11 +3,13 @@
 import pytest
 import torch
 from golden import assert_probe, golden_cases, normal, official_state_dict
+from mmengine.registry import DefaultScope
 from torch import nn
 
 from mmbiformer import BiFormer
 from mmbiformer.benchmark import official_style
 from mmbiformer.benchmark.official_style import official_style_attention
+from mmbiformer.necks import AttentionNeck
 from mmbiformer.ops import routed_attention
 from mmbiformer.ops.regions import to_regions
 
@@ -49,6 +51,28 @@ def test_twin_equals_the_backbone(height, width) -> None:
     assert results.keys() == expected.keys()
     for name, value in expected.items():
         assert (results[name] - value).abs().max() <= 1e-9 * value.abs().max(), name
+
+
+@pytest.mark.parametrize('inside', [False, True])
+def test_twin_of_plugged_in_attention(inside) -> None:
+    torch.manual_seed(0)
+    attention = dict(
+        type='mmbiformer.BiLevelRoutingAttention',
+        num_heads=2,
+        partition_factor=3,
+        topk=2,
+        lce_kernel=3,
+    )
+    neck = dict(type='YOLOXPAFPN', in_channels=[8, 16, 32], out_channels=8, num_csp_blocks=1)
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        neck = AttentionNeck(neck, (0, 2), attention, inside=inside).double().eval()
+    twin = official_style(neck)
+    maps = [torch.randn(1, 8 * 2**i, 20 // 2**i, 12 // 2**i).double() for i in range(3)]
+    for out, expected in zip(twin(maps), neck(maps), strict=True):
+        torch.testing.assert_close(out, expected, rtol=0, atol=1e-12)
+    with pytest.raises(AssertionError, match='not close'):
+        nn.init.zeros_(twin.attentions[0].proj.weight)
+        torch.testing.assert_close(twin(maps)[0], neck(maps)[0])
 
 
 def test_twin_leaves_the_backbone_as_it_was() -> None:

@@ -138,7 +138,7 @@ def test_a_missing_config_is_found_before_anything_is_made(config, tmp_path):
 
 def test_ends_with_a_report_for_each_seed(finished):
     out_dir, configs = finished.out_dir, finished.configs
-    text = size_comparison.compare_backbones(configs, 'tiny', [0], str(out_dir), True)
+    text = size_comparison.compare_detectors(configs, 'tiny', [0], str(out_dir), True)
     folder = out_dir / 'tiny/report_seed0'
     assert str(folder / 'size_ap.html') in text
     report = json.loads((folder / 'size_ap.json').read_text())
@@ -161,7 +161,7 @@ def test_several_seeds_are_put_together(finished, tmp_path, monkeypatch):
             path.write_text(json.dumps(found[: len(found) * number // 4]))
     monkeypatch.setattr(size_comparison, 'predict', lambda *_: (annotations, images, predictions))
     (tmp_path / 'tiny').mkdir()
-    text = size_comparison.compare_backbones(finished.configs, 'tiny', [5, 7], str(tmp_path), True)
+    text = size_comparison.compare_detectors(finished.configs, 'tiny', [5, 7], str(tmp_path), True)
     assert 'AP over seeds 5, 7' in text and str(tmp_path / 'tiny/seeds.csv') in text
     with open(tmp_path / 'tiny/seeds.csv') as file:
         lines = [x for x in csv.DictReader(file) if x['range'] == 'all']
@@ -178,7 +178,7 @@ def test_several_seeds_are_put_together(finished, tmp_path, monkeypatch):
     # The same of one seed: what is over several would be of other trainings.
     one = {model: paths[:1] for model, paths in predictions.items()}
     monkeypatch.setattr(size_comparison, 'predict', lambda *_: (annotations, images, one))
-    assert 'over seeds' not in size_comparison.compare_backbones(
+    assert 'over seeds' not in size_comparison.compare_detectors(
         finished.configs, 'tiny', [5], str(tmp_path), True
     )
     assert not (tmp_path / 'tiny/seeds.csv').exists()
@@ -195,11 +195,18 @@ def test_predictions_are_in_the_order_of_seeds(config, tmp_path, monkeypatch):
 
 
 def test_tool_passes_its_options_on(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(size_comparison, 'compare_backbones', lambda *arguments: arguments)
+    monkeypatch.setattr(size_comparison, 'compare_detectors', lambda *arguments: arguments)
     run_tool('size_benchmark', '--seeds', 3, 4, '--out-dir', tmp_path, '--resume')
     printed = capsys.readouterr().out
     assert f"'small', [3, 4], '{tmp_path}', True" in printed
     for name in ('biformer', 'swin', 'resnet'):
         path = ROOT / f'configs/size_benchmark/retinanet_{name}_shapes.py'
+        assert path.is_file()
+        assert f"'{name}': '{path}'" in printed
+    run_tool('size_benchmark', '--compare', 'plugin')
+    printed = capsys.readouterr().out
+    assert "'small', [0], 'work_dirs/plugin_benchmark', False" in printed
+    for name in ('yolox', 'yolox_bra-p3', 'yolox_bra-p3-p4-p5'):
+        path = ROOT / f'configs/plugin/{name}_shapes.py'
         assert path.is_file()
         assert f"'{name}': '{path}'" in printed

@@ -70,6 +70,21 @@ def test_detector(run, tmp_path, model, mode) -> None:
     assert_is_picture(tmp_path)
 
 
+def test_plugin(run, tmp_path) -> None:
+    models = ['yolox-s', 'bra-p3-tutorial-style', 'bra-p3']
+    options = ('--size', '64', '--models', *models, '--mode', 'inference', '--deterministic')
+    out, content = run('--level', 'plugin', *options)
+    assert 'plugin, inference, 64x64, YOLOX-s, batch 1, fp32, deterministic algorithms' in out
+    (rows,) = content['groups']
+    assert [row['case']['model'] for row in rows] == models
+    assert all(row['samples'] and row['flops'] and not row['problems'] for row in rows)
+    plain, tutorial, ours = (row['parameters'] for row in rows)
+    # Weights and biases of qkv, projection and the 3 x 3 local context.
+    assert tutorial == ours == plain + 4 * 128 * (128 + 1) + 128 * (9 + 1)
+    assert '/ YOLOX-s' in out
+    assert_is_picture(tmp_path)
+
+
 def test_growth(run, tmp_path) -> None:
     out, content = run('--level', 'growth', '--size', '32', '64', '--models', 'reference')
     assert "attention, paper's limit" in out
