@@ -8,7 +8,8 @@ import math
 import re
 
 import pytest
-from toolbox import CONFIGS, IN_PROCESS, SAMPLES, metrics_of, run_tool
+from toolbox import IN_PROCESS, SAMPLES, metrics_of, run_tool
+from zoo import CONFIGS
 
 DETECTION = [
     'train_cfg.max_epochs=1',
@@ -30,6 +31,38 @@ SEGMENTATION = [
     'test_dataloader.dataset.pipeline.1.scale=(256,64)',
     *(f'tta_pipeline.1.transforms.0.{i}.scale=({64 * (i + 2)},{16 * (i + 2)})' for i in range(6)),
 ]
+SMALL = [
+    'train_cfg.max_epochs=1',
+    'train_cfg.val_interval=1',
+    'default_hooks.logger.interval=1',
+    'train_dataloader.batch_size=2',
+    'val_dataloader.dataset.pipeline.1.scale=(128,128)',
+    'test_dataloader.dataset.pipeline.1.scale=(128,128)',
+    'model.test_cfg.score_thr=0',
+]
+YOLOX = [
+    *SMALL,
+    'model.data_preprocessor.batch_augments=None',
+    'train_dataloader.dataset.dataset.indices=4',
+    'train_dataloader.dataset.pipeline.0.img_scale=(128,128)',
+    'train_dataloader.dataset.pipeline.1.border=(-64,-64)',
+    'train_dataloader.dataset.pipeline.2.img_scale=(128,128)',
+    'train_dataloader.dataset.pipeline.5.scale=(128,128)',
+]
+RTMDET = [
+    *SMALL,
+    'model.backbone.init_cfg=None',
+    'model.test_cfg.min_bbox_size=-1',  # untrained, it gives boxes without an extent
+    'train_dataloader.dataset.indices=4',
+    'train_dataloader.dataset.pipeline.2.img_scale=(128,128)',
+    'train_dataloader.dataset.pipeline.3.scale=(256,256)',
+    'train_dataloader.dataset.pipeline.4.crop_size=(128,128)',
+    'train_dataloader.dataset.pipeline.7.size=(128,128)',
+    'train_dataloader.dataset.pipeline.8.img_scale=(128,128)',
+    'val_dataloader.dataset.pipeline.2.size=(128,128)',
+    'test_dataloader.dataset.pipeline.2.size=(128,128)',
+]
+BBOX_METRICS = ['coco/bbox_mAP', 'coco/bbox_mAP_s']
 
 
 @pytest.mark.parametrize(
@@ -39,7 +72,7 @@ SEGMENTATION = [
             'retinanet_biformer-t_fpn_1x_coco',
             'coco_tiny',
             [*DETECTION, 'model.test_cfg.score_thr=0'],
-            ['coco/bbox_mAP', 'coco/bbox_mAP_s'],
+            BBOX_METRICS,
         ),
         (
             'mask-rcnn_biformer-t_fpn_1x_coco',
@@ -49,8 +82,10 @@ SEGMENTATION = [
         ),
         ('fpn_biformer-t_8xb4-80k_ade20k-512x512', 'ade20k_sample', SEGMENTATION, ['mIoU']),
         ('upernet_biformer-t_8xb2-160k_ade20k-512x512', 'ade20k_sample', SEGMENTATION, ['mIoU']),
+        ('yolox-s_bra-p3_8xb8-300e_coco', 'coco_tiny', YOLOX, BBOX_METRICS),
+        ('rtmdet-s_bra-p3-p4-p5_8xb32-300e_coco', 'coco_tiny', RTMDET, BBOX_METRICS),
     ],
-    ids=['RetinaNet', 'Mask R-CNN', 'Semantic FPN', 'UperNet'],
+    ids=['RetinaNet', 'Mask R-CNN', 'Semantic FPN', 'UperNet', 'YOLOX', 'RTMDet'],
 )
 def test_shipped_config_trains_and_evaluates(tmp_path, config, sample, options, metrics) -> None:
     if not (SAMPLES / sample).is_dir():
@@ -59,13 +94,13 @@ def test_shipped_config_trains_and_evaluates(tmp_path, config, sample, options, 
         *('--data-root', SAMPLES / sample, '--work-dir', tmp_path),
         *('--cfg-options', *options, *IN_PROCESS),
     ]
-    run_tool('train', CONFIGS / f'{config}.py', *common)
+    run_tool('train', CONFIGS[config], *common)
     checkpoint = (tmp_path / 'last_checkpoint').read_text()
     (log,) = tmp_path.glob('*/*.log')
     losses = re.findall(r' loss: (\S+)', log.read_text())
     assert len(losses) == 2 and all(math.isfinite(float(loss)) for loss in losses)
     tta = ['--tta'] if sample == 'ade20k_sample' else []
-    run_tool('test', CONFIGS / f'{config}.py', checkpoint, *tta, *common)
+    run_tool('test', CONFIGS[config], checkpoint, *tta, *common)
     found = metrics_of(tmp_path)
     for metric in metrics:
         assert 0 <= found[metric] <= 100
