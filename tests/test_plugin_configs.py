@@ -28,6 +28,9 @@ def test_only_the_neck_differs_from_the_recipe_of_mmdet(name, levels, tmp_path):
     assert tuple(neck['levels']) == LEVELS[levels]
     assert neck['inside']
     cfg['model']['neck'] = neck['neck']
+    if name.startswith('rtmdet'):
+        assert plain['auto_scale_lr'].pop('base_batch_size') == 16  # not that of the recipe
+        assert cfg['auto_scale_lr'].pop('base_batch_size') == 8 * 32
     assert cfg == plain
 
 

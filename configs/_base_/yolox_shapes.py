@@ -21,7 +21,7 @@ test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=data_root + 'annotations/instances_validation.json')
 test_evaluator = val_evaluator
 
-max_epochs = 12
+max_epochs = 10
 # Validation would begin after the last epoch: tools/size_benchmark.py evaluates once, at the end.
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_begin=max_epochs + 1)
 val_cfg = dict(type='ValLoop')
