@@ -160,7 +160,8 @@ def test_reports_are_made_of_evaluations_not_the_reverse(part, others):
     files = files_of(f'evaluation/{part}')
     assert len(files) > 4
     for path in files:
-        modules = imported_modules(path.read_text(), f'mmbiformer.evaluation.{part}')
+        package = '.'.join(path.relative_to(PACKAGE.parent).parts[:-1])
+        modules = imported_modules(path.read_text(), package)
         for other in others:
             folder = f'mmbiformer.evaluation.{other}.'
             assert not any(f'{x}.'.startswith(folder) for x in modules), path

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from mmbiformer.errors import UserError
 
-from .detection.coco_files import check_iou_type, read_detections, read_ground_truth
+from .detection.coco_files import check_iou_type
+from .detection.formats.reading import read_detections, read_ground_truth
 from .detection.size_report import size_report
 from .report_data import DetectionReport, Report
 from .resampling import Bootstrap

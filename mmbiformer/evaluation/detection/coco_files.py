@@ -1,13 +1,11 @@
-"""Reading ground truth and detections in COCO's JSON formats, checked record by record.
+"""Ground truth and detections of content in COCO's formats, checked record by record.
 
 Nothing is dropped: a record that does not fit is an error that names the file and the record.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -87,23 +85,6 @@ class Detections:
     segmentations: list | None
 
 
-def read_ground_truth(
-    path: str | Path, category_names: Sequence[str] | None = None
-) -> GroundTruth:
-    """Read a COCO annotation file; arguments are those of :func:`ground_truth_of`.
-
-    Raises:
-        UserError: If the file, or a record of it, is not what COCO's format wants.
-    """
-    content = _read_json(path)
-    if not isinstance(content, dict) or not isinstance(content.get('images'), list):
-        raise UserError(
-            f"'{path}' is not a COCO annotation file, it has no list of images: are it and the "
-            'results swapped?'
-        )
-    return ground_truth_of(content, str(path), category_names)
-
-
 def ground_truth_of(
     content: dict, path: str, category_names: Sequence[str] | None = None
 ) -> GroundTruth:
@@ -113,6 +94,9 @@ def ground_truth_of(
         content (dict): With images, annotations and categories.
         path (str): What messages call it.
         category_names (Sequence[str], optional): Of the categories to keep. Defaults to all.
+
+    Raises:
+        UserError: If the content, or a record of it, is not what COCO's format wants.
     """
     for key in ('images', 'annotations', 'categories'):
         if not isinstance(content.get(key), list):
@@ -188,27 +172,17 @@ def _notices(ground_truth: GroundTruth, content: dict, records: list[dict]) -> l
     return notices
 
 
-def read_detections(
-    path: str | Path, ground_truth: GroundTruth, may_be_empty: bool = False
-) -> Detections:
-    """Read detections in COCO's result format on the images of a ground truth.
-
-    The file ``may_be_empty`` where its detector is known to have run to the end.
-
-    Raises:
-        UserError: If the file, or a record of it, is not what COCO's format wants; if it has no
-            detections and may not be empty, or is of another data set.
-    """
-    content = _read_json(path)
-    if isinstance(content, dict) and 'images' in content:
-        raise UserError(f"'{path}' is an annotation file: results are a list of detections")
-    return detections_of(content, str(path), ground_truth, may_be_empty)
-
-
 def detections_of(
     records: Any, path: str, ground_truth: GroundTruth, may_be_empty: bool = False
 ) -> Detections:
-    """The detections of a COCO result file's content; see :func:`read_detections`."""
+    """The detections of a COCO result file's content, on the images of a ground truth.
+
+    The content ``may_be_empty`` where its detector is known to have run to the end.
+
+    Raises:
+        UserError: If the content, or a record of it, is not what COCO's format wants; if it has no
+            detections and may not be empty, or is of another data set.
+    """
     if not isinstance(records, list):
         raise UserError(f"'{path}' is not a list of detections, but a {type(records).__name__}")
     if not records and may_be_empty:
@@ -300,16 +274,3 @@ def check_masks(records: GroundTruth | Detections, ground_truth: GroundTruth) ->
     if broken is not None:
         problem = f'a mask whose counts are not runs of its {pixels[broken]:,} pixels'
         fail(compressed[broken], problem)
-
-
-def _read_json(path: str | Path) -> Any:
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"'{path}' not found: check the path")
-    try:
-        return json.loads(path.read_bytes())
-    except ValueError as error:
-        size = path.stat().st_size
-        raise UserError(
-            f"'{path}' ({size:,} bytes) is not valid JSON, perhaps truncated: {error}"
-        ) from error

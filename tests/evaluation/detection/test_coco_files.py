@@ -13,9 +13,8 @@ from mmbiformer.evaluation.detection.coco_files import (
     check_masks,
     detections_of,
     ground_truth_of,
-    read_detections,
-    read_ground_truth,
 )
+from mmbiformer.evaluation.detection.formats.reading import read_detections, read_ground_truth
 
 NAN = float('nan')
 

@@ -1,0 +1,1 @@
+"""Files of anyone's detectors, each format turned into what COCO's files contain."""
