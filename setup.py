@@ -43,7 +43,7 @@ setup(
         # tools/size_ap.py and tools/segment_sizes.py on anyone's result files need no mm package.
         'evaluation': [
             *('matplotlib', 'prettytable', 'tqdm', 'jinja2', 'scipy', 'pillow', 'pycocotools'),
-            'opencv-python-headless',
+            *('opencv-python-headless', 'pyyaml'),
             EVALUATION,
         ],
         'test': [

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 # What the extra ``evaluation`` brings.
 JUDGING = {
     *('matplotlib', 'prettytable', 'tqdm', 'jinja2', 'scipy', 'PIL', 'pycocotools', 'cv2'),
-    'faster_coco_eval',
+    *('faster_coco_eval', 'yaml'),
 }
 
 

@@ -59,7 +59,7 @@ ALLOWED = {
     },
     'evaluation': {
         *('numpy', 'scipy', 'cv2', 'pycocotools', 'faster_coco_eval', 'tqdm', 'torch'),
-        *('matplotlib', 'jinja2', 'mmengine', 'mmdet', 'mmseg', 'PIL'),
+        *('matplotlib', 'jinja2', 'mmengine', 'mmdet', 'mmseg', 'PIL', 'yaml'),
         'mmbiformer.__version__',
         'mmbiformer.errors',
         'mmbiformer.figures',

@@ -5,19 +5,17 @@ from pathlib import Path
 from mmbiformer.errors import UserError
 from mmbiformer.stack import require
 
+from ..class_names import read_names
+
 
 def read_class_names(source: str) -> list[str]:
-    """The class names of a data set that mmseg knows, or those of a text file, one per line.
+    """The class names of a data set that mmseg knows, or those of a file; see :func:`read_names`.
 
     Raises:
         UserError: If it is neither, or mmseg is not there.
     """
     if Path(source).is_file():
-        names = Path(source).read_text(encoding='utf-8').splitlines()
-        names = [name.strip() for name in names if name.strip()]
-        if not names:
-            raise UserError(f"--classes '{source}' has no names: write one per line")
-        return names
+        return read_names(source)
     require('mmengine', 'mmcv', 'mmseg')
     from mmseg.utils import get_classes
 
