@@ -1,8 +1,13 @@
-"""AP across object sizes: of anyone's detections in COCO format, or of a config and a checkpoint.
+"""AP across object sizes: of anyone's detections, or of a config and a checkpoint.
 
 python tools/size_ap.py --ann instances_val2017.json --results A.json B.json --images val2017
 python tools/size_ap.py --config CONFIG --checkpoint CHECKPOINT --data-root data/coco
 python tools/size_ap.py --ann GT.json --results A.json --ranges tiny=0-16 little=16-32 rest=32-
+python tools/size_ap.py --ann labels/val --images images/val --classes data.yaml \\
+  --results runs/detect/val/labels
+
+Detections are COCO results, Ultralytics' predictions.json or label folders, or lists of boxes,
+labels and scores as torchvision and Hugging Face have them: docs/result_formats.md.
 """
 
 import shlex
@@ -16,14 +21,24 @@ from mmbiformer.stack import require
 def main() -> None:
     from mmbiformer.errors import UserError
     from mmbiformer.evaluation import size_options
+    from mmbiformer.evaluation.class_names import read_names
+    from mmbiformer.evaluation.detection.formats.matching import READINGS
     from mmbiformer.evaluation.detection.size_tables import report_text
     from mmbiformer.evaluation.judge_files import judge_files
     from mmbiformer.evaluation.report.report_files import write_report
 
     parser = tool_parser(__doc__)
-    parser.add_argument('--ann', help='ground truth: a COCO annotation file')
-    parser.add_argument('--results', nargs='+', help='COCO result files; compared with the first')
-    parser.add_argument('--images', help='folder of the images, for the worst ones in the report')
+    parser.add_argument('--ann', help='ground truth: a COCO file, or a folder of YOLO labels')
+    parser.add_argument('--results', nargs='+', help='files or folders; compared with the first')
+    parser.add_argument(
+        '--images', help='their folder: for the worst ones in the report, and sizes with labels'
+    )
+    parser.add_argument('--classes', help='names in order: a data YAML, or a file of one per line')
+    parser.add_argument(
+        '--class-numbers',
+        choices=READINGS,
+        help='of results, if asked: category ids, places from 0 or 1, or ids of COCO itself',
+    )
     parser.add_argument('--config', help='instead of --ann and --results: run this detector')
     parser.add_argument('--checkpoint', help='of the whole model, with --config')
     parser.add_argument('--data-root', help="with --config: COCO folder, instead of the config's")
@@ -31,7 +46,8 @@ def main() -> None:
     size_options.add_size_options(parser, 'work_dirs/size_ap')
     args = parser.parse_args()
     files, model = (args.ann, args.results), (args.config, args.checkpoint)
-    if not ((all(files) and not any(model)) or (all(model) and not any((*files, args.images)))):
+    of_files = (*files, args.images, args.classes, args.class_numbers)
+    if not ((all(files) and not any(model)) or (all(model) and not any(of_files))):
         raise UserError(
             'give either --ann and --results (and --images), or --config and --checkpoint'
         )
@@ -60,6 +76,9 @@ def main() -> None:
         may_be_empty=bool(args.config),
         bootstrap=bootstrap,
         progress=True,
+        image_dir=args.images,
+        class_names=read_names(args.classes) if args.classes else None,
+        class_numbers=args.class_numbers,
     )
     command = shlex.join(['python', 'tools/size_ap.py', *sys.argv[1:]])
     print(report_text(report))

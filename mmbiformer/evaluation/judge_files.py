@@ -26,12 +26,16 @@ def judge_files(
     may_be_empty: bool = False,
     bootstrap: Bootstrap | None = None,
     progress: bool = False,
+    image_dir: str | Path | None = None,
+    class_names: Sequence[str] | None = None,
+    class_numbers: str | None = None,
 ) -> DetectionReport:
     """Judge result files by object size; see :func:`size_report`.
 
     Args:
-        annotations (str | Path): COCO annotation file.
-        results (dict): name -> COCO result file; further ones are compared with the first.
+        annotations (str | Path): COCO annotation file, or folder of YOLO labels.
+        results (dict): name -> file or folder in one of the formats of docs/result_formats.md;
+            further ones are compared with the first.
         ranges (Sequence[SizeRange]): Besides COCO's own.
         iou_type (str, optional): 'bbox' or 'segm'. Defaults to 'segm' where every annotation and
             every result has a mask, else to 'bbox'.
@@ -40,15 +44,23 @@ def judge_files(
             mistake.
         bootstrap (Bootstrap, optional): Where given, AP comes with intervals.
         progress (bool): Show bars.
+        image_dir (str | Path, optional): Where the images of a folder of YOLO labels lie.
+        class_names (Sequence[str], optional): Of the classes that labels and results number, in
+            order. Defaults to the annotations'.
+        class_numbers (str, optional): What class numbers in results are: 'ids' of categories,
+            places among the classes 'from-0' or 'from-1', or the ids of 'coco'. Defaults to what
+            the format means.
 
     Raises:
-        UserError: If a file or a record in it does not fit; names them.
+        UserError: If a file or a record in it does not fit, or can be read in two ways; names
+            them.
     """
-    ground_truth = read_ground_truth(annotations, category_names)
+    ground_truth = read_ground_truth(annotations, category_names, image_dir, class_names)
     if ground_truth.crowd.all():
         raise UserError(f"'{annotations}' has no objects, so there is nothing to judge by")
     models = {
-        name: read_detections(path, ground_truth, may_be_empty) for name, path in results.items()
+        name: read_detections(path, ground_truth, may_be_empty, class_names, class_numbers)
+        for name, path in results.items()
     }
     if iou_type is None:
         has_masks = all(x.segmentations is not None for x in models.values())

@@ -7,6 +7,16 @@ import sys
 import numpy as np
 import pytest
 from coco_samples import random_coco
+from other_formats import (
+    as_box_lists,
+    as_predictions_json,
+    coco_content,
+    coco_results,
+    random_sample,
+    write_images,
+    write_json,
+    write_labels,
+)
 from pycocotools.coco import COCO
 from toolbox import CONFIGS, ROOT, SAMPLES, run_tool, save_untrained
 
@@ -44,6 +54,80 @@ def test_two_result_files(files, capsys):
     report = json.loads((out / 'size_ap.json').read_text())
     assert report['bootstrap']['num_resamples'] == 100
     assert report['made']['command'].startswith('python tools/size_ap.py --ann')
+
+
+@pytest.fixture
+def others(tmp_path):
+    """The same data in COCO's files and in those of other frameworks."""
+    sample = random_sample(0)
+    content, results = coco_content(sample), coco_results(sample)
+    write_json(tmp_path / 'gt.json', content)
+    write_json(tmp_path / 'coco.json', results)
+    write_json(tmp_path / 'predictions.json', as_predictions_json(results, content))
+    write_json(tmp_path / 'lists.json', as_box_lists(results, content))
+    write_images(tmp_path / 'images/val', sample)
+    write_labels(tmp_path / 'labels/val', sample.objects)
+    write_labels(tmp_path / 'run/labels', sample.found)
+    (tmp_path / 'data.yaml').write_text('names: {0: kind 0, 1: kind 1, 2: kind 2}')
+    return tmp_path
+
+
+def test_results_of_four_formats(others, capsys):
+    names = ['coco.json', 'predictions.json', 'lists.json', 'run/labels']
+    run_tool(
+        *('size_ap', '--ann', others / 'gt.json', '--results', *(others / x for x in names)),
+        *('--bootstrap', 0, '--out-dir', others / 'report'),
+    )
+    report = json.loads((others / 'report/size_ap.json').read_text())
+    assert [x['name'] for x in report['models']] == ['coco', 'predictions', 'lists', 'labels']
+    assert report['models'][0]['coco']['AP'] > 0.1
+    for difference in report['differences']:
+        assert max(abs(x['AP']) for x in difference['sizes'] if x['AP'] is not None) < 1e-12
+
+
+def test_a_folder_of_labels_as_ground_truth(others, capsys):
+    labels, images = ('--ann', others / 'labels/val'), ('--images', others / 'images/val')
+    results = ('--results', others / 'run/labels', others / 'predictions.json')
+    out = ('--bootstrap', 0, '--out-dir', others / 'report')
+    run_tool('size_ap', *labels, *images, *results, *out, '--classes', others / 'data.yaml')
+    printed = capsys.readouterr().out
+    assert '1 of 8 images have no label file, and no objects' in printed
+    report = json.loads((others / 'report/size_ap.json').read_text())
+    assert report['ground_truth']['categories'] == ['kind 0', 'kind 1', 'kind 2']
+    run_tool('size_ap', '--ann', others / 'gt.json', '--results', others / 'coco.json', *out)
+    expected = json.loads((others / 'report/size_ap.json').read_text())['models'][0]['coco']
+    for model in report['models']:
+        assert model['coco'] == pytest.approx(expected, abs=1e-12)
+    page = (others / 'report/size_ap.html').read_text()
+    assert 'drawn on grey' in page, 'without --images'
+    run_tool('size_ap', *labels, *images, *results, *out)
+    page = (others / 'report/size_ap.html').read_text()
+    assert 'drawn on grey' not in page
+
+    assert 'name the folder of the images, --images' in fails(capsys, *labels, *results)
+    (others / 'run/labels/000000000007.txt').write_text('0 .5 .5 .1\n')
+    message = fails(capsys, *labels, *images, *results)
+    assert message.endswith(
+        "labels/000000000007.txt:1': 4 columns are neither a box nor a polygon"
+    )
+    message = fails(capsys, *labels, *images, *results, '--classes', others / 'gone.yaml')
+    assert "gone.yaml' cannot be read" in message
+    config = ('--config', 'x', '--checkpoint', 'y')
+    for option in (('--classes', others / 'data.yaml'), ('--class-numbers', 'ids')):
+        assert 'give either' in fails(capsys, *config, *option)
+
+
+def test_class_numbers_that_are_not_clear(others, capsys):
+    lists = json.loads((others / 'lists.json').read_text())
+    for entry in lists:
+        entry['labels'] = [min(x, 2) for x in entry['labels']]
+    write_json(others / 'lists.json', lists)
+    command = ('--ann', others / 'gt.json', '--results', others / 'lists.json')
+    command += ('--bootstrap', 0, '--out-dir', others / 'report')
+    message = fails(capsys, *command)
+    assert "lists.json' fit the categories of '" in message
+    assert message.endswith('--class-numbers says what numbers are')
+    run_tool('size_ap', *command, '--class-numbers', 'ids')
 
 
 def run_without(modules, *command):

@@ -31,6 +31,7 @@ class GroundTruth:
         areas (np.ndarray): COCO's ``area``, in pixels; float64, (G, ).
         crowd (np.ndarray): bool, (G, ).
         segmentations (list): Polygons or RLE of each object, None for one without.
+        is_in_order (bool): Whether the file lists its images in the order of their ids.
         notices (list[str]): What does not count, or not as one may think, in sentences.
     """
 
@@ -46,6 +47,7 @@ class GroundTruth:
     areas: np.ndarray
     crowd: np.ndarray
     segmentations: list
+    is_in_order: bool
     notices: list[str] = field(default_factory=list)
 
     @cached_property
@@ -75,6 +77,8 @@ class Detections:
         scores (np.ndarray): float64, (D, ).
         boxes (np.ndarray | None): x, y, width, height in pixels, (D, 4).
         segmentations (list[dict] | None): Run-length encodings.
+        names (list[str] | None): What messages call each, where not its position in the file.
+        notices (list[str]): What of the file was left out, in sentences.
     """
 
     path: str
@@ -83,6 +87,8 @@ class Detections:
     scores: np.ndarray
     boxes: np.ndarray | None
     segmentations: list | None
+    names: list[str] | None = None
+    notices: list[str] = field(default_factory=list)
 
 
 def ground_truth_of(
@@ -141,6 +147,7 @@ def ground_truth_of(
         areas=np.array([x['area'] for x in records], np.float64),
         crowd=np.array([bool(x.get('iscrowd', 0)) for x in records], bool),
         segmentations=[x.get('segmentation') or None for x in records],
+        is_in_order=images == content['images'],
     )
     ground_truth.notices = _notices(ground_truth, content, records)
     return ground_truth
@@ -173,11 +180,16 @@ def _notices(ground_truth: GroundTruth, content: dict, records: list[dict]) -> l
 
 
 def detections_of(
-    records: Any, path: str, ground_truth: GroundTruth, may_be_empty: bool = False
+    records: Any,
+    path: str,
+    ground_truth: GroundTruth,
+    may_be_empty: bool = False,
+    names: list[str] | None = None,
 ) -> Detections:
     """The detections of a COCO result file's content, on the images of a ground truth.
 
-    The content ``may_be_empty`` where its detector is known to have run to the end.
+    The content ``may_be_empty`` where its detector is known to have run to the end; ``names`` are
+    those of :class:`Detections`.
 
     Raises:
         UserError: If the content, or a record of it, is not what COCO's format wants; if it has no
@@ -207,7 +219,7 @@ def detections_of(
     other = ground_truth.path
     image = positions_of(records, 'image_id', ground_truth.image_ids, path, other)
     category = positions_of(records, 'category_id', ground_truth.category_ids, path, other)
-    check_records(records, check, path)
+    check_records(records, check, path, names)
     return Detections(
         path=path,
         image=image,
@@ -215,6 +227,7 @@ def detections_of(
         scores=np.array([x['score'] for x in records], np.float64),
         boxes=np.array([x['bbox'] for x in records], np.float64) if has_boxes else None,
         segmentations=[x['segmentation'] for x in records] if has_masks else None,
+        names=names,
     )
 
 
@@ -251,10 +264,12 @@ def check_masks(records: GroundTruth | Detections, ground_truth: GroundTruth) ->
 
     def fail(position: int, problem: str) -> None:
         name = f'annotation {records.ids[position]}' if is_truth else f'record {position}'
+        name = f"{name} of '{records.path}'"
+        if not is_truth and records.names:
+            name = records.names[position]
         image = ground_truth.image_ids[records.image[position]]
         raise UserError(
-            f"{name} of '{records.path}' (image_id {image}) has {problem}; boxes can be judged "
-            'without: iou type bbox'
+            f'{name} (image_id {image}) has {problem}; boxes can be judged without: iou type bbox'
         )
 
     compressed = []

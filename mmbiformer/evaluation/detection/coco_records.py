@@ -60,8 +60,13 @@ def _is_known(record: Any, key: str, position: dict) -> bool:
         return False
 
 
-def check_records(records: list, check: Callable[[dict], str | None], path: str) -> None:
-    """No record has what ``check`` calls a problem.
+def check_records(
+    records: list,
+    check: Callable[[dict], str | None],
+    path: str,
+    names: list[str] | None = None,
+) -> None:
+    """No record has what ``check`` calls a problem; messages name them so, or by position.
 
     Raises:
         UserError: Names the first that has one.
@@ -69,7 +74,8 @@ def check_records(records: list, check: Callable[[dict], str | None], path: str)
     for position, record in enumerate(records):
         problem = check(record)
         if problem:
-            raise UserError(f'{name_record(record, position, path)} has {problem}')
+            name = names[position] if names else name_record(record, position, path)
+            raise UserError(f'{name} has {problem}')
 
 
 def name_record(record: Any, position: int, path: str) -> str:

@@ -23,7 +23,7 @@ def detection_notices(evaluation: SizeEvaluation) -> list[str]:
     )
     limit, total = MAX_DETECTIONS[-1], len(detections.scores)
     beyond = int((counts - limit).clip(0).sum())
-    notices = []
+    notices = list(detections.notices)
     if beyond:
         notices.append(
             f'{beyond:,} of {total:,} detections are beyond the best {limit} of an image and '
