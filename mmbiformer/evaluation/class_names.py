@@ -1,7 +1,6 @@
 """Names of classes, in the order of the numbers that label files give them."""
 
 from pathlib import Path
-from typing import Any
 
 from mmbiformer.errors import UserError
 
@@ -32,14 +31,12 @@ def _names_of(text: str, path: Path) -> list[str]:
         content = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise UserError(f"--classes '{path}' is not valid YAML: {error}") from error
-    names: Any = content.get('names') if isinstance(content, dict) else None
+    names = content.get('names') if isinstance(content, dict) else None
     if isinstance(names, list):
         names = dict(enumerate(names))
-    if not isinstance(names, dict) or not names:
-        raise UserError(f"--classes '{path}' has no names: a data YAML lists them under 'names'")
-    if set(names) != set(range(len(names))):
+    if not isinstance(names, dict) or not names or set(names) != set(range(len(names))):
         raise UserError(
-            f"--classes '{path}' numbers its names {', '.join(map(str, names))}: number them from "
-            f'0 to {len(names) - 1}'
+            f"--classes '{path}' has no names: a data YAML lists them under 'names', or numbers "
+            'them there from 0 on'
         )
     return [str(names[i]) for i in range(len(names))]

@@ -29,7 +29,7 @@ def test_names(tmp_path, name, text):
         ('data.yaml', b'nc: 3', "data.yaml' has no names: a data YAML lists them under 'names'"),
         ('data.yaml', b'- a', "data.yaml' has no names"),
         ('data.yaml', b'names: []', "data.yaml' has no names"),
-        ('data.yaml', b'names: {1: a, 2: b}', 'numbers its names 1, 2: number them from 0 to 1'),
+        ('data.yaml', b'names: {1: a, 2: b}', 'or numbers them there from 0 on'),
         ('data.yaml', b'names: [a', "data.yaml' is not valid YAML"),
     ],
 )

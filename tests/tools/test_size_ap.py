@@ -104,7 +104,7 @@ def test_a_folder_of_labels_as_ground_truth(others, capsys):
     page = (others / 'report/size_ap.html').read_text()
     assert 'drawn on grey' not in page
 
-    assert 'name the folder of the images, --images' in fails(capsys, *labels, *results)
+    assert '--images names their folder, and is not given' in fails(capsys, *labels, *results)
     (others / 'run/labels/000000000007.txt').write_text('0 .5 .5 .1\n')
     message = fails(capsys, *labels, *images, *results)
     assert message.endswith(

@@ -103,7 +103,10 @@ def categories_of(
 
     Raises:
         UserError: If a number is of no class, or may be of two.
+        ValueError: If ``reading`` is none.
     """
+    if reading not in (None, *READINGS):
+        raise ValueError(f"class_numbers '{reading}': give one of {', '.join(READINGS)}, or None")
     truth, path = images.ground_truth, images.path
     numbers = [x.get('category_id') for x in found.records]
     names = found.names or [name_record(x, i, path) for i, x in enumerate(found.records)]

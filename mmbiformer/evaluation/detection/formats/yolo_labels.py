@@ -62,17 +62,19 @@ def read_ground_truth(
     """
     if image_dir is None or not Path(image_dir).is_dir():
         raise UserError(
-            f"'{folder}' is a folder of labels, in fractions of images: name the folder of the "
-            f'images, --images, which is {image_dir}'
+            f"'{folder}' is a folder of labels, which need the sizes of images: --images names "
+            f'their folder, and is {image_dir or "not given"}'
         )
     names = _image_names(Path(image_dir))
     files, notices = _label_files(folder, has_classes='classes' in names)
+    if not files:
+        raise UserError(f"'{folder}' has no label files (.txt): is it the folder of the labels?")
     lost = [files[x] for x in files if x not in names]
-    if lost or not files:
-        which = (
-            f"'{lost[0]}' is" if lost else f"no label file of '{folder}' is there that would be"
+    if lost:
+        raise UserError(
+            f"'{lost[0]}' is of no image in '{image_dir}' ({len(lost):,} of {len(files):,}): are "
+            'the images and the labels the same split?'
         )
-        raise UserError(f"{which} of an image in '{image_dir}'")
     images, annotations, count = [], [], len(class_names or ())
     for stem, name in names.items():
         height, width = size = _image_size(Path(image_dir, name))

@@ -162,6 +162,13 @@ def test_classes_that_are_none(read):
         read(records, content)
 
 
+def test_a_way_to_count_that_is_none(read):
+    with pytest.raises(
+        ValueError, match=r"class_numbers 'from-2': give one of ids, from-0, from-1"
+    ):
+        read(*predictions(), class_numbers='from-2')
+
+
 def test_classes_of_one_name(read):
     records, content = predictions()
     for names in (['kind 0', 'kind 0', 'kind 1'], ['kind 0', 'kind 1', 'kind 2']):
