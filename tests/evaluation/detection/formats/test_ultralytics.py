@@ -81,6 +81,11 @@ def test_images_by_id_where_annotations_name_no_files(read):
     found = read(records, content)
     ids = sorted(x['id'] for x in content['images'])
     assert [ids[i] for i in found.image] == [x['image_id'] for x in records]
+    for category, number in zip(content['categories'], (2, 3, 4), strict=True):
+        category['id'] = number
+    content['annotations'] = []
+    again = read(records, content, class_names=[f'kind {i}' for i in range(3)])
+    assert (again.category == found.category).all()
 
 
 def test_other_files_have_coco_s_ids(read):
@@ -101,6 +106,12 @@ def test_images_of_another_data_set(read):
         record.update(image_id=5, file_name='5.jpg')
     with pytest.raises(UserError, match=r"has image_id 5, which is not in 'gt' .all of them"):
         read(records, content)
+
+
+def test_images_that_differ_in_their_endings(read):
+    sample = random_sample(0, ['1.jpg', '1.png', '2.jpg'])
+    records, content = predictions(None, sample)
+    assert read(records, content).image.tolist() == expected_images(sample)
 
 
 def test_a_name_of_two_images(read):
@@ -128,6 +139,14 @@ def test_classes_counted_from_1_whatever_the_ids(read):
             assert (found.category + 1).tolist() == [x['category_id'] for x in records]
     reverse = read(records, content, class_names=['kind 2', 'kind 1', 'kind 0'])
     assert (3 - reverse.category).tolist() == [x['category_id'] for x in records]
+
+
+def test_the_oldest_releases_count_from_0(read):
+    records, content = predictions(None, random_sample(0, ['a.jpg', 'b.jpg', 'c.jpg']), False)
+    expected = [x['category_id'] - 1 for x in records]
+    for record in records:
+        record['category_id'] -= 1
+    assert read(records, content).category.tolist() == expected
 
 
 def test_classes_in_doubt(read):

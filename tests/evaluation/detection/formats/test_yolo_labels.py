@@ -186,6 +186,25 @@ def test_one_file_of_two_images(folders):
         read(folders)
 
 
+def test_a_path_comes_before_its_end(folders):
+    (folders[0] / 'sub').mkdir()
+    Image.new('L', (9, 9)).save(folders[0] / 'sub/c.jpg')
+    (folders[2] / 'c.txt').write_text('0 .5 .5 .1 .1 .5')
+    (folders[2] / 'sub_c.txt').write_text('1 .5 .5 .1 .1 .5')
+    truth, found = read(folders)
+    assert truth.image_ids[2:] == ['c.jpg', 'sub/c.jpg']
+    assert [found.category[found.image == i].tolist() for i in (2, 3)] == [[0], [1]]
+
+
+def test_a_folder_has_no_order(folders, tmp_path):
+    truth, _ = read(folders)
+    lists = [dict(boxes=[[1, 2, 3, 4]], labels=[1], scores=[1]) for _ in NAMES]
+    with pytest.raises(
+        UserError, match=r'the 3 records of .* have neither image_id nor file_name'
+    ):
+        read_detections(write_json(tmp_path / 'lists.json', lists), truth)
+
+
 def test_folders_that_are_none(folders, tmp_path):
     for image_dir in (None, tmp_path / 'gone'):
         said = image_dir or 'not given'
