@@ -166,7 +166,7 @@ def _check(words: list[str], numbers: list[float], has_scores: bool) -> None:
     columns, count = len(numbers), len(numbers) - has_scores
     if not _is_shape(count):
         if has_scores and _is_shape(columns):
-            raise ValueError(f'{columns} columns, no confidence: save_conf=True writes it')
+            raise ValueError(f'{columns} columns, no confidence (save_conf=True) or a track id')
         if not has_scores and _is_shape(columns - 1):
             raise ValueError(f'{columns} columns, as results have: are they swapped?')
         raise ValueError(f'{columns} columns are neither a box nor a polygon')

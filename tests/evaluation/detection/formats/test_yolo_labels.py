@@ -117,8 +117,9 @@ def test_wrong_lines_of_objects(folders, line, message):
 @pytest.mark.parametrize(
     ('line', 'message'),
     [
-        ('0 .5 .5 .1 .1', '5 columns, no confidence: save_conf=True writes it'),
+        ('0 .5 .5 .1 .1', '5 columns, no confidence .save_conf=True. or a track id'),
         ('0 .1 .1 .2 .2 .1 .3', '7 columns, no confidence'),
+        ('0 .5 .5 .1 .1 .9 3', '7 columns, no confidence .* or a track id'),
         ('0 .5 .5 .1 .1 1.5', 'the confidence 1.5 is not from 0 to 1'),
         ('0 .5 .5 .1 .1 -0.1', 'the confidence -0.1 is not from 0 to 1'),
         ('0 .5 .5 .1 .1 nan', 'nan is not a finite number'),
