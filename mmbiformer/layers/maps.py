@@ -7,6 +7,8 @@ maps (B, H, W, C). A map whose memory is channels-last passes from one to the ot
 import torch
 from torch import Tensor
 
+from mmbiformer.ops.any_size import is_exporting
+
 
 def to_channels_last(x: Tensor) -> Tensor:
     """View a map (B, C, H, W) as (B, H, W, C)."""
@@ -23,5 +25,8 @@ def add_into(total: Tensor, part: Tensor) -> Tensor:
 
     Fresh memory costs more than the addition. The caller must hold the only reference to
     ``total``; autograd may hold another, so that it is left alone where gradients are recorded.
+    A recorded program is the same with and without gradients, which ``torch.jit.trace`` checks.
     """
-    return total + part if torch.is_grad_enabled() else total.add_(part)
+    if torch.is_grad_enabled() or is_exporting():
+        return total + part
+    return total.add_(part)
