@@ -57,6 +57,12 @@ ALLOWED = {
         'mmbiformer.ops',
         'mmbiformer.tables',
     },
+    'integrations': {
+        *('torch', 'ultralytics'),
+        'mmbiformer.cli',
+        'mmbiformer.errors',
+        'mmbiformer.layers',
+    },
     'evaluation': {
         *('numpy', 'scipy', 'cv2', 'pycocotools', 'faster_coco_eval', 'tqdm', 'torch'),
         *('matplotlib', 'jinja2', 'mmengine', 'mmdet', 'mmseg', 'PIL', 'yaml'),
@@ -170,6 +176,13 @@ def test_reports_are_made_of_evaluations_not_the_reverse(part, others):
 def test_nothing_but_tools_uses_the_benchmark():
     for path in sorted(PACKAGE.rglob('*.py')):
         assert path.parent.name == 'benchmark' or 'mmbiformer.benchmark' not in imports_of(path)
+
+
+def test_nothing_uses_the_integrations():
+    # Ultralytics is under another licence: its users alone import what imports it.
+    for path in sorted(PACKAGE.rglob('*.py')):
+        if path.parent.name != 'integrations':
+            assert not imports_of(path) & {'mmbiformer.integrations', 'ultralytics'}, path
 
 
 def test_the_package_itself_imports_no_mm_package_at_once():

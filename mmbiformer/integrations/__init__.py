@@ -1,0 +1,1 @@
+"""Other frameworks: one module each, imported by the users of that framework alone."""
