@@ -1,19 +1,23 @@
 # make quickstart [TASK=segmentation]   install, train a small BiFormer on generated data, evaluate
 # make test                             install, then the whole test suite
 # make bench [BENCH='--size 800x1344']   install, then time and memory beside the official style
+# make test-ultralytics                 install Ultralytics elsewhere, then the tests that need it
 # make lint                             ruff
 # PYTHON=... names the Python to install with; else python3.11, 3.12 or 3.13 is looked for.
 TASK ?= detection
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip install --disable-pip-version-check -c requirements/constraints.txt
+PIP = $(BIN)/python -m pip install --disable-pip-version-check -c requirements/constraints.txt
 MMCV := --no-build-isolation -r requirements/3-mmcv.txt
 
-.PHONY: quickstart test bench lint setup
+.PHONY: quickstart test test-ultralytics bench lint setup
 quickstart: setup
 	$(BIN)/python tools/quickstart.py --task $(TASK)
 
 test: setup
 	$(BIN)/python -m pytest
+
+test-ultralytics: .venv-ultralytics/installed
+	.venv-ultralytics/bin/python -m pytest tests/integrations
 
 bench: setup
 	$(BIN)/python tools/benchmark.py $(BENCH)
@@ -37,5 +41,17 @@ setup: .venv/installed
 	$(PIP) --force-reinstall --no-deps -r requirements/5-headless.txt
 	$(PIP) -r requirements/6-test.txt
 	$(BIN)/python -c 'import triton' || $(PIP) -r requirements/7-triton.txt
+	$(PIP) --no-build-isolation --no-deps -e .
+	touch $@
+
+# Ultralytics wants other packages than mm does, and is under AGPL-3.0: it stays out of .venv.
+.venv-ultralytics/installed: BIN := .venv-ultralytics/bin
+.venv-ultralytics/installed: $(wildcard requirements/*.txt) setup.py
+	python=$$(sh requirements/find_python.sh '$(PYTHON)') && "$$python" -m venv .venv-ultralytics
+	$(PIP) -r requirements/1-build.txt
+	$(PIP) -r requirements/2-torch.txt
+	$(PIP) -r requirements/ultralytics.txt
+	$(PIP) --force-reinstall --no-deps -r requirements/5-headless.txt
+	$(PIP) -r requirements/6-test.txt
 	$(PIP) --no-build-isolation --no-deps -e .
 	touch $@

@@ -46,6 +46,9 @@ setup(
             *('opencv-python-headless', 'pyyaml'),
             EVALUATION,
         ],
+        # Under AGPL-3.0; `mmbiformer.integrations.ultralytics` alone imports it. It changes much
+        # within minor versions: try the next one before letting it in.
+        'ultralytics': ['ultralytics>=8.3,<8.5'],
         'test': [
             *('pytest', 'pytest-xdist', 'hypothesis', 'triton>=3.6', 'ruff'),
             *('onnxscript>=0.7,<1', 'onnxruntime>=1.31,<2'),

@@ -1,5 +1,6 @@
 """The pins, the ranges of setup.py and the versions that the package accepts say the same."""
 
+import re
 import runpy
 import subprocess
 from pathlib import Path
@@ -12,9 +13,10 @@ from mmbiformer.stack import BUILD_MMCV, DISTRIBUTIONS
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / 'requirements').glob('[0-9]*.txt'))
+ULTRALYTICS = ROOT / 'requirements/ultralytics.txt'
 PINS = [
     Requirement(line)
-    for path in FILES
+    for path in [*FILES, ULTRALYTICS]
     for line in path.read_text().splitlines()
     if line and not line.startswith('#')
 ]
@@ -79,6 +81,24 @@ def test_makefile_installs_every_file_in_order() -> None:
         '$(MMCV)', '-r requirements/3-mmcv.txt'
     )
     positions = [recipe.index(f'-r requirements/{path.name}') for path in FILES]
+    assert positions == sorted(positions)
+
+
+def test_extra_ultralytics_is_what_its_errors_ask_for_and_holds_the_pin(extras) -> None:
+    (asked,) = extras['ultralytics']
+    source = (ROOT / 'mmbiformer/integrations/ultralytics.py').read_text()
+    assert Requirement(re.search(r"DISTRIBUTION = '(.+)'", source)[1]) == asked
+    oldest = re.search(r"OLDEST = Version\('(.+)'\)", source)[1]
+    assert f'>={oldest}' in str(asked)
+    (pin,) = [pin for pin in PINS if pin.name == 'ultralytics']
+    assert asked.specifier.contains(next(iter(pin.specifier)).version)
+
+
+def test_makefile_installs_ultralytics_after_torch_and_opencv_last() -> None:
+    makefile = (ROOT / 'Makefile').read_text()
+    recipe = makefile[makefile.rindex('.venv-ultralytics/installed:') :]
+    names = ['2-torch', 'ultralytics', '5-headless']
+    positions = [recipe.index(f'-r requirements/{name}.txt') for name in names]
     assert positions == sorted(positions)
 
 
