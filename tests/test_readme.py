@@ -23,7 +23,7 @@ PAGES = ['README.md', 'CONTRIBUTING.md', 'CHANGELOG.md', 'SECURITY.md', *FOLDERS
 
 
 def test_there_are_examples() -> None:
-    assert len(PYTHON) == 3
+    assert len(PYTHON) == 4
 
 
 @pytest.mark.parametrize('code', [code for code in PYTHON if 'import' in code])
@@ -47,12 +47,32 @@ def test_export_example_runs(monkeypatch, tmp_path, capsys) -> None:
 
 
 def test_config_example_builds() -> None:
-    (code,) = (code for code in PYTHON if 'import' not in code)
+    code, _ = (code for code in PYTHON if 'import' not in code)
     backbone = Config.fromstring(code, '.py').model.backbone
     assert backbone.pop('_delete_')
     assert backbone.init_cfg.type == 'Pretrained'
     model = MODELS.build({**backbone, 'init_cfg': None})
     assert model.embed_dims == (64, 128, 256, 512)
+
+
+PLUGINS = [*PYTHON, *python_blocks('docs/plugin.md')]
+
+
+def test_plugin_examples_are_the_shipped_config(tmp_path) -> None:
+    examples = [code for code in PLUGINS if 'AttentionNeck' in code]
+    assert len(examples) == 2
+    shipped = Config.fromfile(ROOT / 'configs/plugin/yolox-s_bra-p3_8xb8-300e_coco.py')
+    for number, code in enumerate(examples):
+        path = tmp_path / f'example_{number}.py'
+        path.write_text(code)
+        assert Config.fromfile(path).model == shipped.model
+
+
+def test_plugin_example_runs() -> None:
+    (code,) = (code for code in python_blocks('docs/plugin.md') if 'import' in code)
+    names: dict = {}
+    exec(code, names)
+    assert names['x'].shape == (1, 64, 80, 80)
 
 
 @pytest.mark.parametrize('page', PAGES)

@@ -26,7 +26,7 @@ OLDEST = Version('8.3')
 DISTRIBUTION = 'ultralytics>=8.3,<8.5'
 NAME = 'BiLevelRoutingAttention'
 # What the module of the tutorials does where its line in the YAML has no arguments.
-TUTORIAL_OPTIONS = dict(num_heads=8, partition_factor=7, topk=4)
+TUTORIAL_OPTIONS = dict(num_heads=8, partition_factor=7, topk=4, lce_kernel=3)
 
 
 class BiLevelRoutingAttention(nn.Module):
