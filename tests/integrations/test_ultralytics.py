@@ -60,7 +60,7 @@ def test_tutorial_line_is_the_layer_on_maps_with_channels_first() -> None:
     attention = BiLevelRoutingAttention()
     x = torch.randn(2, 64, 20, 23, requires_grad=True)
     out = attention(x)
-    layer = Layer(64, num_heads=8, partition_factor=7, topk=4)
+    layer = Layer(64, num_heads=8, partition_factor=7, topk=4, lce_kernel=3)
     layer.load_state_dict(attention.attention.state_dict())
     expected = layer(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
     torch.testing.assert_close(out, expected, rtol=0, atol=0)
@@ -106,7 +106,7 @@ def test_any_size_and_more_regions_than_tokens(size) -> None:
     x = torch.randn(2, 16, *size)
     out = attention(x)
     assert out.shape == x.shape
-    reference = Layer(16, 8, 7, 4, backend='reference')
+    reference = Layer(16, 8, 7, 4, backend='reference', lce_kernel=3)
     reference.load_state_dict(attention.attention.state_dict())
     expected = reference(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
     torch.testing.assert_close(out, expected)
