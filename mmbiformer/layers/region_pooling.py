@@ -10,7 +10,6 @@ region, C channels.
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import partial
-from math import ceil
 
 import torch
 import torch.nn.functional as F
@@ -84,12 +83,13 @@ class FractionalPooling(RegionPooling):
 
     def pool(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         draws = torch.rand if self.training else partial(torch.full, fill_value=0.5)
-        draws = draws((len(k), 1, 2), dtype=torch.float64, device=k.device)
+        # Not len(k): a recorded program would keep that number.
+        draws = draws((k.shape[0], 1, 2), dtype=torch.float64, device=k.device)
         return self._pool(k, draws), self._pool(v, draws)
 
     def _pool(self, x: Tensor, draws: Tensor) -> Tensor:
         size = [min(self.side, length) for length in x.shape[2:]]
-        kernel = [ceil(length / n) for length, n in zip(x.shape[2:], size, strict=True)]
+        kernel = [(length + n - 1) // n for length, n in zip(x.shape[2:], size, strict=True)]
         # PyTorch has it for float32 and float64 alone.
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
         draws = draws.to(wide.dtype).expand(-1, x.shape[1], -1)

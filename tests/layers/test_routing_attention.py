@@ -256,11 +256,17 @@ def test_any_size_and_autocast(options, size):
 
 @each_option
 def test_options_export(options):
+    """For any size, but with fractional pooling, whose kernel becomes a part of the program."""
     module = randomise(BiLevelRoutingAttention(8, 2, 4, 3, **options)).eval()
-    x = torch.randn(2, 7, 10, 8, dtype=torch.float64)
+    x = torch.randn(2, 23, 34, 8, dtype=torch.float64)
+    shapes, others = None, [x]
+    if options.get('pooling', {}).get('type') != 'Fractional':
+        shapes = (dict.fromkeys(range(3), torch.export.Dim.AUTO),)
+        others.append(torch.randn(3, 18, 50, 8, dtype=torch.float64))
     with torch.no_grad():
-        program = torch.export.export(module, (x,)).module()
-        torch.testing.assert_close(program(x), module(x), rtol=0, atol=1e-11)
+        program = torch.export.export(module, (x,), dynamic_shapes=shapes).module()
+        for x in others:
+            torch.testing.assert_close(program(x), module(x), rtol=0, atol=1e-11)
 
 
 @each_option
