@@ -28,6 +28,7 @@ def test_only_the_neck_differs_from_the_recipe_of_mmdet(name, levels, tmp_path):
     assert tuple(neck['levels']) == LEVELS[levels]
     assert neck['inside']
     cfg['model']['neck'] = neck['neck']
+    assert cfg.pop('attention') == neck['attention']
     if name.startswith('rtmdet'):
         assert plain['auto_scale_lr'].pop('base_batch_size') == 16  # not that of the recipe
         assert cfg['auto_scale_lr'].pop('base_batch_size') == 8 * 32
@@ -37,6 +38,7 @@ def test_only_the_neck_differs_from_the_recipe_of_mmdet(name, levels, tmp_path):
 def test_small_detectors_differ_in_the_attention_alone():
     configs = [load(name).to_dict() for name in SHAPES]
     necks = [cfg['model'].pop('neck') for cfg in configs]
+    assert configs[1].pop('attention') == configs[2].pop('attention')
     assert configs[0] == configs[1] == configs[2]
     plain, p3, all_levels = necks
     assert p3['neck'] == all_levels['neck'] == plain

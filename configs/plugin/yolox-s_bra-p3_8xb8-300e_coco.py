@@ -1,6 +1,9 @@
 # YOLOX-s, mmdet's recipe, with bi-level routing attention after the block that makes P3, as public
 # tutorials put it into YOLOv8: the convolution down to P4 and the head both take what it gives.
-_base_ = 'mmdet::yolox/yolox_s_8xb8-300e_coco.py'
+_base_ = [
+    'mmdet::yolox/yolox_s_8xb8-300e_coco.py',
+    '../_base_/models/tutorial_attention.py',
+]
 
 model = dict(
     neck=dict(
@@ -9,13 +12,6 @@ model = dict(
         neck=_base_.model.neck,
         levels=(0,),
         inside=True,
-        # The options of the tutorials; BiFormer has 32 channels a head and a kernel of 5.
-        attention=dict(
-            type='mmbiformer.BiLevelRoutingAttention',
-            num_heads=8,
-            partition_factor=7,
-            topk=4,
-            lce_kernel=3,
-        ),
+        attention=_base_.attention,
     )
 )

@@ -1,0 +1,9 @@
+# Routed attention with the options of public tutorials on YOLO; BiFormer has 32 channels a head and
+# a kernel of 5.
+attention = dict(
+    type='mmbiformer.BiLevelRoutingAttention',
+    num_heads=8,
+    partition_factor=7,
+    topk=4,
+    lce_kernel=3,
+)
