@@ -1,4 +1,4 @@
-"""The shipped configs train and evaluate on real COCO and ADE20K images.
+"""The shipped configs train and evaluate on real COCO and ADE20K images, and on the shapes.
 
 The images are not part of the repository: set MMBIFORMER_SAMPLES to a folder that holds
 ``coco_tiny/`` (COCO's layout) and ``ade20k_sample/`` (ADEChallengeData2016's layout).
@@ -10,6 +10,8 @@ import re
 import pytest
 from toolbox import IN_PROCESS, SAMPLES, metrics_of, run_tool
 from zoo import CONFIGS
+
+from mmbiformer.datasets.shapes import CLASSES, make_shapes
 
 DETECTION = [
     'train_cfg.max_epochs=1',
@@ -62,6 +64,25 @@ RTMDET = [
     'val_dataloader.dataset.pipeline.2.size=(128,128)',
     'test_dataloader.dataset.pipeline.2.size=(128,128)',
 ]
+
+
+def on_shapes(train_dataset: str) -> list[str]:
+    """What points a COCO config at the embedded shapes."""
+    options = ['model.bbox_head.num_classes=6']
+    splits = dict(training=[train_dataset], validation=['val_dataloader', 'test_dataloader'])
+    for split, places in splits.items():
+        for place in places:
+            dataset = f'{place}.dataset'
+            options += [
+                f'{dataset}.ann_file=annotations/instances_{split}.json',
+                f'{dataset}.data_prefix.img=images/{split}/',
+                f'{dataset}.metainfo.classes=({",".join(CLASSES)})',
+            ]
+    evaluators = 'val_evaluator', 'test_evaluator'
+    path = 'data/coco/annotations/instances_validation.json'
+    return options + [f'{evaluator}.ann_file={path}' for evaluator in evaluators]
+
+
 BBOX_METRICS = ['coco/bbox_mAP', 'coco/bbox_mAP_s']
 
 
@@ -84,23 +105,41 @@ BBOX_METRICS = ['coco/bbox_mAP', 'coco/bbox_mAP_s']
         ('upernet_biformer-t_8xb2-160k_ade20k-512x512', 'ade20k_sample', SEGMENTATION, ['mIoU']),
         ('yolox-s_bra-p3_8xb8-300e_coco', 'coco_tiny', YOLOX, BBOX_METRICS),
         ('rtmdet-s_bra-p3-p4-p5_8xb32-300e_coco', 'coco_tiny', RTMDET, BBOX_METRICS),
+        (
+            'yolox-s_bra-p3-p4-p5_8xb8-300e_coco',
+            'shapes',
+            [*YOLOX, *on_shapes('train_dataloader.dataset')],
+            BBOX_METRICS,
+        ),
+        (
+            'rtmdet-s_bra-p3_8xb32-300e_coco',
+            'shapes',
+            [*RTMDET, *on_shapes('train_dataloader')],
+            BBOX_METRICS,
+        ),
     ],
-    ids=['RetinaNet', 'Mask R-CNN', 'Semantic FPN', 'UperNet', 'YOLOX', 'RTMDet'],
+    ids=[
+        *('RetinaNet', 'Mask R-CNN', 'Semantic FPN', 'UperNet', 'YOLOX', 'RTMDet'),
+        *('YOLOX on shapes', 'RTMDet on shapes'),
+    ],
 )
 def test_shipped_config_trains_and_evaluates(tmp_path, config, sample, options, metrics) -> None:
-    if not (SAMPLES / sample).is_dir():
+    data_root = SAMPLES / sample
+    if sample == 'shapes':
+        data_root = make_shapes(tmp_path / 'shapes', num_train=4, num_val=2)
+    elif not data_root.is_dir():
         pytest.skip(f'{SAMPLES / sample} is not there: set MMBIFORMER_SAMPLES')
     common = [
-        *('--data-root', SAMPLES / sample, '--work-dir', tmp_path),
+        *('--data-root', data_root, '--work-dir', tmp_path / 'run'),
         *('--cfg-options', *options, *IN_PROCESS),
     ]
     run_tool('train', CONFIGS[config], *common)
-    checkpoint = (tmp_path / 'last_checkpoint').read_text()
-    (log,) = tmp_path.glob('*/*.log')
+    checkpoint = (tmp_path / 'run/last_checkpoint').read_text()
+    (log,) = tmp_path.glob('run/*/*.log')
     losses = re.findall(r' loss: (\S+)', log.read_text())
     assert len(losses) == 2 and all(math.isfinite(float(loss)) for loss in losses)
     tta = ['--tta'] if sample == 'ade20k_sample' else []
     run_tool('test', CONFIGS[config], checkpoint, *tta, *common)
-    found = metrics_of(tmp_path)
+    found = metrics_of(tmp_path / 'run')
     for metric in metrics:
         assert 0 <= found[metric] <= 100

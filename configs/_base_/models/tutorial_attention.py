@@ -1,5 +1,5 @@
-# Routed attention with the options of public tutorials on YOLO; BiFormer has 32 channels a head and
-# a kernel of 5.
+# Routed attention with the options of public tutorials on YOLO. In BiFormer a head has 32
+# channels, and the kernel a side of 5.
 attention = dict(
     type='mmbiformer.BiLevelRoutingAttention',
     num_heads=8,
