@@ -63,6 +63,7 @@ def test_plugin_examples_are_the_shipped_config(tmp_path) -> None:
     assert len(examples) == 2
     shipped = Config.fromfile(ROOT / 'configs/plugin/yolox-s_bra-p3_8xb8-300e_coco.py')
     for number, code in enumerate(examples):
+        code = code.replace("'configs/", f"'{ROOT}/configs/")
         path = tmp_path / f'example_{number}.py'
         path.write_text(code)
         assert Config.fromfile(path).model == shipped.model

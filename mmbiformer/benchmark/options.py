@@ -1,6 +1,7 @@
 """The command line of ``tools/benchmark.py``."""
 
 import argparse
+import os
 import re
 
 from mmbiformer.errors import UserError
@@ -51,6 +52,11 @@ def parse_options(description: str, argv: list[str] | None = None) -> argparse.N
             f'--level {options.level} is about inference over many S: leave out --mode and '
             '--partition-factor'
         )
+    if options.level == 'plugin' and options.partition_factor:
+        raise UserError('--level plugin is YOLOX-s with S=7: leave out --partition-factor')
+    if options.deterministic and options.device == 'cuda':
+        # cuBLAS reads it when it starts, and has no deterministic products without it.
+        os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
     if options.measure and options.level != 'advice':
         raise UserError(f'--measure goes with --level advice, not with {options.level}')
     options.mode = options.mode or list(MODES)

@@ -97,7 +97,7 @@ def register() -> None:
         ImportError: If Ultralytics is missing or too old, or has an attention of this name.
     """
     _check_version()
-    from ultralytics.models import yolo
+    from ultralytics.models import rtdetr, yolo
     from ultralytics.nn import tasks
 
     other = getattr(tasks, NAME, BiLevelRoutingAttention)
@@ -109,7 +109,7 @@ def register() -> None:
     # ``parse_model`` looks up what a YAML names among the names of its module. A checkpoint names
     # its classes by their files, so that loading one imports this file, which registers.
     tasks.BiLevelRoutingAttention = BiLevelRoutingAttention
-    for task in filter(inspect.ismodule, list(vars(yolo).values())):
+    for task in filter(inspect.ismodule, [*vars(yolo).values(), rtdetr.model]):
         _replace_trainers(task)
 
 

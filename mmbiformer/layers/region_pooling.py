@@ -8,7 +8,7 @@ region, C channels.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import torch
@@ -131,20 +131,25 @@ POOLINGS = {
 }
 
 
-def build_region_pooling(qk_dim: int, dim: int, type: str, **size: int) -> RegionPooling:
+def build_region_pooling(qk_dim: int, dim: int, options: Mapping) -> RegionPooling:
     """Build a pooling for keys of width ``qk_dim`` and values of width ``dim``.
 
     Args:
-        type (str): 'AdaptiveAvg', 'AdaptiveMax' or 'Fractional', which take ``side``: the tokens
-            that remain of a region are so many by so many; or 'Avg', 'Max' or 'Learned', which
-            take ``ratio``: so many by so many tokens become one.
+        options (Mapping): ``type`` 'AdaptiveAvg', 'AdaptiveMax' or 'Fractional' with ``side``: so
+            many by so many tokens remain of a region; or 'Avg', 'Max' or 'Learned' with ``ratio``:
+            so many by so many tokens become one.
 
     Raises:
-        ValueError: If the type is unknown, or another argument than its own is given.
+        ValueError: If the type is unknown, or other options than its own are given.
     """
-    if type not in POOLINGS:
-        raise ValueError(f"pooling type '{type}' is unknown: choose from {', '.join(POOLINGS)}")
-    build, name = POOLINGS[type]
+    if not isinstance(options, Mapping) or options.get('type') not in POOLINGS:
+        raise ValueError(
+            f"pooling={options!r} must be a dict with 'type', one of {', '.join(POOLINGS)}"
+        )
+    size = {key: value for key, value in options.items() if key != 'type'}
+    build, name = POOLINGS[options['type']]
     if list(size) != [name] or not isinstance(size[name], int) or size[name] < 1:
-        raise ValueError(f"pooling '{type}' takes {name}=..., an integer from 1 on, not {size}")
+        raise ValueError(
+            f"pooling '{options['type']}' takes {name}=..., an integer from 1 on, not {size}"
+        )
     return build(qk_dim, dim, **size) if build is LearnedPooling else build(**size)

@@ -3,10 +3,12 @@
 from collections.abc import Mapping
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmbiformer.ops import routed_attention
 from mmbiformer.ops.any_size import crop, pad_to_regions
+from mmbiformer.ops.backends import CHOICES
 from mmbiformer.ops.routing import Routing, route
 
 from .attention import LCE_KERNEL, Attention, build_lce
@@ -16,6 +18,7 @@ from .region_pooling import build_region_pooling
 
 # Official names of the module's parameters -> ours.
 OFFICIAL_NAMES = {'qkv.qkv': 'qkv', 'wo': 'proj', 'lepe': 'lce', 'router.emb': 'router'}
+PADDINGS = 'official', 'masked'
 ROUTINGS = 'hard', 'soft', 'straight_through'
 
 
@@ -68,25 +71,35 @@ class BiLevelRoutingAttention(Attention):
         parametric_routing: bool = False,
     ) -> None:
         super().__init__()
-        qk_dim = qk_dim or dim
+        counts = dict(num_heads=num_heads, partition_factor=partition_factor, topk=topk)
+        optional = dict(qk_dim=qk_dim, lce_kernel=lce_kernel)
+        counts |= {name: value for name, value in optional.items() if value is not None}
+        for name, value in dict(dim=dim, **counts).items():
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f'{name}={value!r} must be an integer from 1 on')
+        qk_dim = dim if qk_dim is None else qk_dim
         for name, width in (('dim', dim), ('qk_dim', qk_dim)):
             if width % num_heads:
                 raise ValueError(
                     f'num_heads={num_heads} does not divide {name}={width}: choose a divisor'
                 )
-        if not 1 <= topk <= partition_factor**2:
+        if topk > partition_factor**2:
             raise ValueError(
                 f'topk={topk} must be from 1 to the {partition_factor**2} regions of '
                 f'partition_factor={partition_factor}'
             )
         if lce_kernel is not None and lce_kernel % 2 == 0:
             raise ValueError(f'lce_kernel={lce_kernel} must be odd, or None for no LCE')
-        if routing not in ROUTINGS:
-            raise ValueError(f"routing='{routing}' is unknown: choose from {', '.join(ROUTINGS)}")
-        if parametric_routing and routing == 'hard':
+        choices = dict(padding=PADDINGS, backend=CHOICES, routing=ROUTINGS)
+        for name, value in dict(padding=padding, backend=backend, routing=routing).items():
+            if value not in choices[name]:
+                raise ValueError(
+                    f"{name}='{value}' is unknown: choose from {', '.join(choices[name])}"
+                )
+        if parametric_routing and (routing == 'hard' or topk == 1):
             raise ValueError(
-                "parametric_routing needs routing='soft' or 'straight_through': with 'hard' its "
-                'layer would get no gradient'
+                "parametric_routing needs routing='soft' or 'straight_through', and topk=2 or "
+                'more: else its layer would get no gradient'
             )
         if pooling is not None and padding != 'official':
             raise ValueError(
@@ -98,13 +111,13 @@ class BiLevelRoutingAttention(Attention):
         self.topk = topk
         self.padding = padding
         self.backend = backend
-        self.scale = scale or qk_dim**-0.5
+        self.scale = qk_dim**-0.5 if scale is None else scale
         self.routing = routing
         self.widths = qk_dim, qk_dim, dim
         self.qkv = nn.Linear(dim, sum(self.widths))
         self.lce = None if lce_kernel is None else build_lce(dim, lce_kernel)
         self.proj = nn.Linear(dim, dim) if output_projection else nn.Identity()
-        self.pool = None if pooling is None else build_region_pooling(qk_dim, dim, **pooling)
+        self.pool = None if pooling is None else build_region_pooling(qk_dim, dim, pooling)
         self.router = nn.Linear(qk_dim, qk_dim) if parametric_routing else None
 
     @property
@@ -151,7 +164,9 @@ class BiLevelRoutingAttention(Attention):
         return out if self.lce is None else add_into(out, self._local_context(v, pad_value))
 
     def _embed(self, means: Tensor) -> Tensor:
-        return self.router(means.to(self.router.weight.dtype))
+        """Apply the router in the dtype of means, which is float32 or wider."""
+        weight, bias = (x.to(means.dtype) for x in (self.router.weight, self.router.bias))
+        return F.linear(means, weight, bias)
 
     def _routing_weights(self, routing: Routing) -> Tensor | None:
         if self.routing == 'hard':

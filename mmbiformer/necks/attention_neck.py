@@ -24,6 +24,8 @@ class AttentionNeck(BaseModule):
         neck (dict): Config of the neck.
         levels (Sequence[int]): Which outputs, 0 is the finest (P3 in YOLO).
         attention (dict): Config of an attention on channels-last maps, without its ``dim``.
+        widths (Sequence[int], optional): Channels of the outputs, for a neck that does not say
+            them by ``out_channels``.
         inside (bool): Whether the attention follows the block that makes a level within the neck,
             so that the next coarser level is made from the attended map, too, as tutorials on
             YOLO have it. It needs a path aggregation neck: YOLOXPAFPN, CSPNeXtPAFPN or one with
@@ -41,13 +43,17 @@ class AttentionNeck(BaseModule):
         neck: dict,
         levels: Sequence[int],
         attention: dict,
+        widths: Sequence[int] | None = None,
         inside: bool = False,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg)
         self.neck = MODELS.build(neck)
         self.levels, self.inside = tuple(levels), inside
-        widths = _inner_widths(self.neck) if inside else _output_widths(self.neck)
+        if inside:
+            widths = _inner_widths(self.neck)
+        elif widths is None:
+            widths = _output_widths(self.neck)
         unknown = [level for level in self.levels if level not in range(len(widths))]
         if unknown or not self.levels or len(set(self.levels)) < len(self.levels):
             raise ValueError(
@@ -107,12 +113,14 @@ def _inner_widths(neck: nn.Module) -> list[int]:
 
 
 def _output_widths(neck: nn.Module) -> list[int]:
-    widths = getattr(neck, 'out_channels', None)
-    if widths is None:
-        raise ValueError(
-            f'{type(neck).__name__} does not say its out_channels, which attentions need: wrap a '
-            'neck of mmdet that does, as FPN'
-        )
+    widths, number = getattr(neck, 'out_channels', None), getattr(neck, 'num_outs', None)
     if isinstance(widths, Sequence):
         return list(widths)
-    return [widths] * (getattr(neck, 'num_outs', None) or len(neck.in_channels))
+    if number is None and isinstance(inputs := getattr(neck, 'in_channels', None), Sequence):
+        number = len(inputs)
+    if widths is None or number is None:
+        raise ValueError(
+            f'{type(neck).__name__} does not say how wide its outputs are: give widths=(...), one '
+            'for each'
+        )
+    return [widths] * number

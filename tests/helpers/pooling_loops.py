@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-Windows = list[tuple[int, int]]
+Kernels = list[tuple[int, int]]
 
 
-def _windows(rows: Windows, columns: Windows) -> Iterator[tuple[slice, slice]]:
+def _kernels(rows: Kernels, columns: Kernels) -> Iterator[tuple[slice, slice]]:
     for top, bottom in rows:
         for left, right in columns:
             yield slice(top, bottom), slice(left, right)
@@ -19,20 +19,20 @@ def _windows(rows: Windows, columns: Windows) -> Iterator[tuple[slice, slice]]:
 def _pool(region: np.ndarray, along: Callable, reduce: Callable) -> list[np.ndarray]:
     height, width, _ = region.shape
     return [
-        reduce(region[window].reshape(-1, region.shape[2]))
-        for window in _windows(along(height), along(width))
+        reduce(region[kernel].reshape(-1, region.shape[2]))
+        for kernel in _kernels(along(height), along(width))
     ]
 
 
 def adaptive(region: np.ndarray, side: int, reduce: Callable) -> list[np.ndarray]:
-    def along(length: int) -> Windows:
+    def along(length: int) -> Kernels:
         return [(i * length // side, -(-(i + 1) * length // side)) for i in range(side)]
 
     return _pool(region, along, reduce)
 
 
 def strided(region: np.ndarray, ratio: int, reduce: Callable) -> list[np.ndarray]:
-    def along(length: int) -> Windows:
+    def along(length: int) -> Kernels:
         kernel = min(ratio, length)
         return [(i * kernel, (i + 1) * kernel) for i in range(length // kernel)]
 
@@ -40,9 +40,9 @@ def strided(region: np.ndarray, ratio: int, reduce: Callable) -> list[np.ndarray
 
 
 def fractional(region: np.ndarray, side: int, draw: float) -> list[np.ndarray]:
-    """Graham's pseudorandom sequence; the last window ends with the region."""
+    """Graham's pseudorandom sequence; the last kernel ends with the region."""
 
-    def along(length: int) -> Windows:
+    def along(length: int) -> Kernels:
         number = min(side, length)
         kernel = -(-length // number)
         step = (length - kernel) / (number - 1) if number > 1 else 0

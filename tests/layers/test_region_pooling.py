@@ -23,7 +23,7 @@ LOOPS = {
 
 
 def build(name: str, size: int) -> torch.nn.Module:
-    pooling = build_region_pooling(QK_DIM, DIM, name, **{POOLINGS[name][1]: size})
+    pooling = build_region_pooling(QK_DIM, DIM, {'type': name, POOLINGS[name][1]: size})
     return randomise(pooling).eval()
 
 
@@ -79,16 +79,18 @@ def test_fractional_pooling_draws_once_for_keys_and_values_and_anew_for_each_reg
 
 def test_learned_pooling_begins_as_the_mean():
     k, v = torch.rand(1, 8, 8, QK_DIM), torch.rand(1, 8, 8, DIM)
-    learned = build_region_pooling(QK_DIM, DIM, 'Learned', ratio=2)(k, v, 2)
-    mean = build_region_pooling(QK_DIM, DIM, 'Avg', ratio=2)(k, v, 2)
+    learned = build_region_pooling(QK_DIM, DIM, dict(type='Learned', ratio=2))(k, v, 2)
+    mean = build_region_pooling(QK_DIM, DIM, dict(type='Avg', ratio=2))(k, v, 2)
     for result, expected in zip(learned, mean, strict=True):
         torch.testing.assert_close(result, expected)
 
 
 WRONG = {
+    'no dict': ('Avg', r"pooling='Avg' must be a dict with 'type', one of"),
+    'no type': (dict(ratio=2), r"pooling={'ratio': 2} must be a dict with 'type'"),
     'type': (
         dict(type='fracpool', side=2),
-        r"pooling type 'fracpool' is unknown: choose from",
+        r"pooling=.*'fracpool'.* must be a dict with 'type', one of Ada",
     ),
     'other size': (dict(type='Avg', side=2), r"pooling 'Avg' takes ratio=.*, not {'side': 2}"),
     'no size': (dict(type='Fractional'), r"pooling 'Fractional' takes side=.*, not {}"),
@@ -102,4 +104,4 @@ WRONG = {
 @pytest.mark.parametrize(('options', 'message'), WRONG.values(), ids=WRONG)
 def test_wrong_options_are_named(options, message):
     with pytest.raises(ValueError, match=message):
-        build_region_pooling(4, 4, **options)
+        build_region_pooling(4, 4, options)

@@ -148,20 +148,20 @@ def attend_in_loops(module: BiLevelRoutingAttention, options: dict, image: np.nd
     image = pad(image, s, 0)
     q, k, v = np.split(linear(module.qkv, image), np.cumsum(module.widths)[:2], axis=-1)
     h, w = image.shape[0] // s, image.shape[1] // s
-    windows = [
+    regions = [
         (slice(row * h, (row + 1) * h), slice(column * w, (column + 1) * w))
         for row in range(s)
         for column in range(s)
     ]
-    means = [(q[x].mean(axis=(0, 1)), k[x].mean(axis=(0, 1))) for x in windows]
+    means = [(q[x].mean(axis=(0, 1)), k[x].mean(axis=(0, 1))) for x in regions]
     if module.router is not None:
         means = [tuple(linear(module.router, x) for x in pair) for pair in means]
     pooled = [
         (pool_loop(module, options, 'keys')(k[x]), pool_loop(module, options, 'values')(v[x]))
-        for x in windows
+        for x in regions
     ]
     out = np.zeros((*image.shape[:2], v.shape[2]))
-    for number, window in enumerate(windows):
+    for number, region in enumerate(regions):
         affinities = np.array([module.scale * (means[number][0] @ key) for _, key in means])
         chosen = np.argsort(-affinities)[: module.topk]
         weights = np.ones(len(chosen))
@@ -174,14 +174,14 @@ def attend_in_loops(module: BiLevelRoutingAttention, options: dict, image: np.nd
         for y, x in np.ndindex(h, w):
             parts = []
             for query, key, value in zip(
-                np.split(q[window][y, x], heads),
+                np.split(q[region][y, x], heads),
                 np.split(keys, heads, axis=1),
                 np.split(values, heads, axis=1),
                 strict=True,
             ):
                 scores = np.exp(module.scale * key @ query)
                 parts.append(scores / scores.sum() @ value)
-            out[window][y, x] = np.concatenate(parts)
+            out[region][y, x] = np.concatenate(parts)
     if module.lce is not None:
         out += local_context(module.lce, v)
     if options.get('output_projection', True):
@@ -287,14 +287,14 @@ def test_no_gathered_copy_is_kept(options):
     """What is kept for the backward pass does not grow with the number of regions gathered."""
     x = torch.randn(1, 32, 32, 8, requires_grad=True)
     kept = {}
-    for topk in (1, 16):
+    for topk in (2, 16):
         module = BiLevelRoutingAttention(8, 2, 4, topk, **options)
         with count_saved_bytes(module.parameters()) as saved:
             out = module(x)
             kept[topk] = saved()
         del out
     # What is routed to, and its weights: a gathered copy would be 30 times the map.
-    assert kept[16] - kept[1] < x.nbytes / 4
+    assert kept[16] - kept[2] < x.nbytes / 4
 
 
 def test_channels_first_is_the_same_on_other_layouts():
@@ -330,6 +330,18 @@ WRONG = {
     'even kernel': (dict(lce_kernel=4), r'lce_kernel=4 must be odd, or None for no LCE'),
     'routing': (dict(routing='harder'), r"routing='harder' is unknown: choose from hard, soft"),
     'router': (dict(parametric_routing=True), r"parametric_routing needs routing='soft'"),
+    'router of one region': (
+        dict(parametric_routing=True, routing='soft', topk=1),
+        r'parametric_routing needs .* topk=2 or more: else',
+    ),
+    'padding': (dict(padding='offical'), r"padding='offical' is unknown: choose from official, m"),
+    'backend': (dict(backend='tritn'), r"backend='tritn' is unknown: choose from auto, referen"),
+    'no heads': (dict(num_heads=0), r'num_heads=0 must be an integer from 1 on'),
+    'half a region': (dict(topk=2.5), r'topk=2.5 must be an integer from 1 on'),
+    'negative S': (dict(partition_factor=-3), r'partition_factor=-3 must be an integer from 1'),
+    'no width': (dict(qk_dim=0), r'qk_dim=0 must be an integer from 1 on'),
+    'negative kernel': (dict(lce_kernel=-3), r'lce_kernel=-3 must be an integer from 1 on'),
+    'pooling': (dict(pooling='Avg'), r"pooling='Avg' must be a dict with 'type', one of"),
     'pads': (
         dict(padding='masked', pooling=dict(type='Avg', ratio=2)),
         r"pooling needs padding='official', not 'masked'",

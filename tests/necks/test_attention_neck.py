@@ -53,6 +53,21 @@ def test_outputs_are_attended(config, levels):
         torch.testing.assert_close(out, expected)
 
 
+def test_widths_of_a_neck_that_does_not_say_them():
+    mapper = dict(
+        type='ChannelMapper',
+        in_channels=WIDTHS,
+        out_channels=8,
+        num_outs=3,
+        norm_cfg=dict(type='BN'),
+    )
+    with pytest.raises(ValueError, match=r'ChannelMapper does not say how wide .*: give widths='):
+        build(attended(mapper, (1,)))
+    neck, inputs = build(attended(mapper, (1,), widths=(8, 8, 8))), make_inputs()
+    plain = neck.neck(inputs)
+    torch.testing.assert_close(neck(inputs)[1], by_hand(neck.attentions[0], plain[1]))
+
+
 class Recorder(nn.Module):
     """Notes what a block returns, and gives on what an attention makes of it."""
 

@@ -25,6 +25,9 @@ def read(content: list | dict, images: ImageNames) -> Found:
             raise UserError(f'{name} has {problem}')
     if isinstance(content, dict):
         ids = {str(x): x for x in images.ground_truth.image_ids}
+        for (key, record), name in zip(content.items(), names, strict=True):
+            if key in ids and record.get('image_id', ids[key]) != ids[key]:
+                raise UserError(f'{name} has image_id {record["image_id"]!r}: keep one of both')
         records = [{'image_id': ids.get(key, key), **x} for key, x in content.items()]
     boxes = [box for x in records for box in x['boxes']]
     if boxes and max(map(max, boxes)) <= 1 and any(x % 1 for box in boxes for x in box):

@@ -69,6 +69,11 @@ class ImageNames:
             )
         return found[0]
 
+    @property
+    def has_names(self) -> bool:
+        """Whether the ground truth names any file."""
+        return bool(self._levels[0])
+
     def has_ids(self, records: list) -> bool:
         """Whether each record has an image_id of the ground truth."""
         try:

@@ -16,10 +16,9 @@ def read(records: list, images: ImageNames) -> Found:
     """Records of COCO's result format, whose images are found by id or else by name."""
     is_ultralytics = all(map(_is_ultralytics, records))
     readings = ('ids', 'from-1', 'coco') if is_ultralytics else ('ids', 'from-1', 'coco', 'from-0')
-    key = 'image_id'
-    if is_ultralytics and any(map(images.find, {x['file_name'] for x in records})):
-        key = 'file_name'
-    elif images.has_ids(records):
+    # Its image_id is made of a name, and may by chance be the id of another image.
+    key = 'file_name' if is_ultralytics and images.has_names else 'image_id'
+    if key == 'image_id' and images.has_ids(records):
         return Found(records, readings if is_ultralytics else ('ids',))
     ids = images.ids_of(records, key)
     return Found([{**x, 'image_id': i} for x, i in zip(records, ids, strict=True)], readings)

@@ -20,6 +20,7 @@ from .matching import SUFFIXES, Found, ImageNames, stem_of
 # Coordinates may leave the image by so much, as in Ultralytics.
 TOLERANCE = 0.01
 ORIENTATION_TAG, QUARTER_TURNS = 0x0112, (5, 6, 7, 8)
+MOST_CLASSES = 100_000  # more are a column that is no class
 
 
 def read(folder: Path, images: ImageNames) -> Found:
@@ -84,6 +85,8 @@ def read_ground_truth(
                 raise UserError(
                     f'{described} has the class {number}: --classes ends at {count - 1}'
                 )
+            if number >= MOST_CLASSES:
+                raise UserError(f'{described} has the class {number}: are its columns in order?')
             count = max(count, number + 1)
             area = shape['bbox'][2] * shape['bbox'][3]
             if 'segmentation' in shape:
@@ -119,7 +122,9 @@ def _image_size(path: Path) -> tuple[int, int]:
     """Height and width of an image as it is shown, which its header may say to turn."""
     try:
         with Image.open(path) as image:
-            is_turned = image.getexif().get(ORIENTATION_TAG) in QUARTER_TURNS
+            # Of a TIFF, Pillow has turned the size already.
+            orientation = None if image.format == 'TIFF' else image.getexif().get(ORIENTATION_TAG)
+            is_turned = orientation in QUARTER_TURNS
             return image.size if is_turned else image.size[::-1]
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"'{path}' has no size that can be read: {error}") from error

@@ -104,7 +104,7 @@ def test_images_of_another_data_set(read):
         read(records, content)
     for record in records:
         record.update(image_id=5, file_name='5.jpg')
-    with pytest.raises(UserError, match=r"has image_id 5, which is not in 'gt' .all of them"):
+    with pytest.raises(UserError, match=r"file_name '5.jpg', which is not in 'gt' .all of them"):
         read(records, content)
 
 
@@ -221,3 +221,15 @@ def test_json_of_no_format(read):
     ):
         with pytest.raises(UserError, match=message):
             read(other, content)
+
+
+def test_a_name_that_is_an_id_by_chance_is_no_id(read):
+    """Of an image that the ground truth does not name, though its number is the id of another."""
+    records, content = predictions()
+    for number, image in enumerate(content['images'], 1):
+        image['file_name'] = f'camera_{number}.jpg'
+    first = content['images'][0]['id']
+    for record in records:
+        record.update(image_id=first, file_name=f'{first}.jpg')
+    with pytest.raises(UserError, match=rf"file_name '{first}.jpg', which is not in 'gt'"):
+        read(records, content)

@@ -52,8 +52,10 @@ def test_classes_by_name(folders):
     assert any('annotations of other categories are left out' in x for x in truth.notices)
 
 
-def test_size_is_that_of_the_image_as_shown(folders):
-    Image.new('RGB', (30, 11)).save(folders[0] / 'c.jpg', exif=turned())
+@pytest.mark.parametrize('ending', ['jpg', 'png', 'tif'])
+def test_size_is_that_of_the_image_as_shown(folders, ending):
+    (folders[0] / 'c.jpg').unlink(missing_ok=True)
+    Image.new('RGB', (30, 11)).save(folders[0] / f'c.{ending}', exif=turned())
     truth, _ = read(folders)
     assert (truth.images[2]['height'], truth.images[2]['width']) == (30, 11)
 
