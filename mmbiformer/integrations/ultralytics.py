@@ -97,7 +97,6 @@ def register() -> None:
         ImportError: If Ultralytics is missing or too old, or has an attention of this name.
     """
     _check_version()
-    from ultralytics.models import rtdetr, yolo
     from ultralytics.nn import tasks
 
     other = getattr(tasks, NAME, BiLevelRoutingAttention)
@@ -106,6 +105,8 @@ def register() -> None:
             f'ultralytics has a {NAME} already, from {other.__module__}, as some tutorials write '
             f'it into the package: pip install --force-reinstall --no-deps "{DISTRIBUTION}"'
         )
+    from ultralytics.models import rtdetr, yolo
+
     # ``parse_model`` looks up what a YAML names among the names of its module. A checkpoint names
     # its classes by their files, so that loading one imports this file, which registers.
     tasks.BiLevelRoutingAttention = BiLevelRoutingAttention

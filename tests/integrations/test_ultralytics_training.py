@@ -140,6 +140,8 @@ def test_fresh_processes_of_several_gpus_know_the_attention(tmp_path, data):
 
 
 def test_every_task_has_a_trainer_of_the_integration():
+    from ultralytics.models.rtdetr.model import RTDETRTrainer
+
     tasks = YOLO(MODEL).task_map
     assert {'detect', 'segment', 'classify', 'pose', 'obb'} <= set(tasks)
     for classes in tasks.values():
@@ -147,3 +149,6 @@ def test_every_task_has_a_trainer_of_the_integration():
         assert trainer.__module__ == MODULE
         assert getattr(integration, trainer.__name__) is trainer
         assert trainer.__base__.__module__.startswith('ultralytics.models.yolo.')
+    # What RTDETR's own map of tasks takes.
+    assert RTDETRTrainer.__module__ == MODULE
+    assert integration.RTDETRTrainer is RTDETRTrainer
