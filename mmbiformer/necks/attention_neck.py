@@ -22,7 +22,7 @@ class AttentionNeck(BaseModule):
 
     Args:
         neck (dict): Config of the neck.
-        levels (Sequence[int]): Which outputs, 0 is the finest (P3 in YOLO).
+        levels (Sequence[int]): Which outputs, 0 is the first, in most necks the finest (YOLO: P3).
         attention (dict): Config of an attention on channels-last maps, without its ``dim``.
         widths (Sequence[int], optional): Channels of the outputs, for a neck that does not say
             them by ``out_channels``.
