@@ -1,19 +1,19 @@
-"""BiFormer for MMDetection 3.x and MMSegmentation 1.x."""
+"""BiFormer and CloFormer for MMDetection 3.x and MMSegmentation 1.x."""
 
 import warnings
 
 from .stack import find_problems
 
 __version__ = '0.1.0'
-__all__ = ['BiFormer', '__version__']
+__all__ = ['BiFormer', 'CloFormer', '__version__']
 
 
 def __getattr__(name: str) -> object:
     # Lazy, so that `mmbiformer.ops` imports with torch alone.
-    if name == 'BiFormer':
-        from .backbones import BiFormer
+    if name in ('BiFormer', 'CloFormer'):
+        from . import backbones
 
-        return BiFormer
+        return getattr(backbones, name)
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
 
 

@@ -2,8 +2,9 @@
 
 from .base import StagedBackbone
 from .biformer import BiFormer
+from .cloformer import CloFormer
 
 # Those whose checkpoints the converter knows.
-BACKBONES = (BiFormer,)
+BACKBONES = (BiFormer, CloFormer)
 
-__all__ = ['BACKBONES', 'BiFormer', 'StagedBackbone']
+__all__ = ['BACKBONES', 'BiFormer', 'CloFormer', 'StagedBackbone']

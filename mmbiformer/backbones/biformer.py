@@ -143,11 +143,12 @@ class BiFormer(StagedBackbone):
         """
         widths: dict[int, dict[int, int]] = {}  # stage -> block -> channels
         for name, value in state_dict.items():
-            if match := re.match(r'stages\.(\d)\.(\d+)\.norm2\.weight$', name):
+            if match := re.match(r'stages\.(\d)\.(\d+)\.conv_position\.bias$', name):
                 widths.setdefault(int(match[1]), {})[int(match[2])] = value.numel()
         if not widths:
             raise CheckpointError(
-                'the checkpoint is of no BiFormer: none of its names is stages.0.0.norm2.weight'
+                'the checkpoint is of no BiFormer: none of its names is '
+                'stages.0.0.conv_position.bias'
             )
         blocks = [widths[stage] for stage in sorted(widths)]
         arch = dict(embed_dims=tuple(x[0] for x in blocks), depths=tuple(len(x) for x in blocks))

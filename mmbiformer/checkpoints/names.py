@@ -61,3 +61,34 @@ BIFORMER = Names(
     ),
     classifier=r'^(norm|head)\.',
 )
+
+# CloFormer's strided block ends a stage officially, and begins the next one here. All published
+# architectures have as many blocks.
+_STRIDED = {'layers.0.blocks.1': 1, 'layers.1.blocks.1': 2, 'layers.2.blocks.5': 3}
+_STEM = {
+    **{f'conv{i + 1}.conv.{j}': 3 * i + j for i in range(4) for j in range(2)},
+    'conv5': 12,
+    'layernorm': 13,
+}
+CLOFORMER = Names(
+    to_ours=(
+        *(
+            (rf'^patch_embed\.{re.escape(x)}\.', f'downsample_layers.0.{i}.')
+            for x, i in _STEM.items()
+        ),
+        *((rf'^{re.escape(x)}\.', f'downsample_layers.{i}.') for x, i in _STRIDED.items()),
+        (r'^layers\.(\d)\.blocks\.', r'stages.\1.'),
+        (r'\.act_blocks\.(\d)\.act_block\.', r'.gates.\1.'),
+        (r'\.downsample\.2\.', '.project.'),
+        (r'\.mlp\.dwconv\.', '.mlp.conv.'),
+    ),
+    to_official=(
+        *((rf'^downsample_layers\.0\.{i}\.', f'patch_embed.{x}.') for x, i in _STEM.items()),
+        *((rf'^downsample_layers\.{i}\.', f'{x}.') for x, i in _STRIDED.items()),
+        (r'^stages\.(\d)\.', r'layers.\1.blocks.'),
+        (r'\.gates\.(\d)\.', r'.act_blocks.\1.act_block.'),
+        (r'\.project\.', '.downsample.2.'),
+        (r'\.mlp\.conv\.', '.mlp.dwconv.'),
+    ),
+    classifier=r'^(norm|head)\.',
+)

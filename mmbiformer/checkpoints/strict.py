@@ -57,8 +57,11 @@ def adapt_state_dict(module: nn.Module, state_dict: dict, prefix: str, strict: b
         in_file = backbone_tensors(state_dict)
         state_dict.clear()
     file_names = {names.ours(name): name for name in in_file}
-    tensors = {name: in_file[theirs] for name, theirs in file_names.items()}
     expected = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    tensors = {
+        name: _as_linear(in_file[theirs], expected.get(name))
+        for name, theirs in file_names.items()
+    }
     dropped = [name for name in tensors if name not in expected and _may_drop(name, module)]
     for name in dropped:
         del tensors[name]
@@ -83,6 +86,12 @@ def _may_drop(name: str, module: nn.Module) -> bool:
     if match := _STAGE.match(name):
         return int(match[1]) > module.out_indices[-1]
     return False
+
+
+def _as_linear(value: Tensor, expected: Tensor | None) -> Tensor:
+    """The weight of a 1x1 convolution as that of a linear layer, where one is expected."""
+    is_pointwise = value.ndim == 4 and value.shape[2:] == (1, 1)
+    return value.flatten(1) if is_pointwise and getattr(expected, 'ndim', 4) == 2 else value
 
 
 def _raise_misfits(

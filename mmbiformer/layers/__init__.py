@@ -1,7 +1,9 @@
-"""Attention modules and the block of BiFormer. Needs torch and einops."""
+"""Attention modules, and the blocks of BiFormer and CloFormer. Needs torch and einops."""
 
 from .attention import Attention, FullAttention
 from .block import LAYER_NORM_EPS, BiFormerBlock
+from .clo_attention import CloAttention
+from .clo_block import CloBlock, StridedCloBlock
 from .drop_path import DropPath
 from .mlp import MLP
 from .routing_attention import BiLevelRoutingAttention, ChannelsFirstRoutingAttention
@@ -13,6 +15,9 @@ __all__ = [
     'BiFormerBlock',
     'BiLevelRoutingAttention',
     'ChannelsFirstRoutingAttention',
+    'CloAttention',
+    'CloBlock',
     'DropPath',
     'FullAttention',
+    'StridedCloBlock',
 ]

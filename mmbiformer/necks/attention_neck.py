@@ -6,11 +6,12 @@ from functools import partial
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from mmbiformer.layers import BiLevelRoutingAttention
+from mmbiformer.layers import BiLevelRoutingAttention, CloAttention
 from mmbiformer.layers.maps import to_channels_first, to_channels_last
 from mmbiformer.registry import MODELS, NECKS
 
-MODELS.register_module(module=BiLevelRoutingAttention)
+for _attention in (BiLevelRoutingAttention, CloAttention):
+    MODELS.register_module(module=_attention)
 
 
 @NECKS.register_module()

@@ -4,8 +4,8 @@ import pytest
 import torch
 from golden import golden_cases
 
-from mmbiformer import BiFormer
-from mmbiformer.checkpoints import BIFORMER
+from mmbiformer import BiFormer, CloFormer
+from mmbiformer.checkpoints import BIFORMER, CLOFORMER
 
 CASES = golden_cases()
 
@@ -28,3 +28,18 @@ def test_names_of_ours_stay():
 def test_names_of_earlier_versions_are_ours():
     assert BIFORMER.ours('stages.1.0.mlp.0.weight') == 'stages.1.0.mlp.fc1.weight'
     assert BIFORMER.ours('stages.1.0.mlp.2.bias') == 'stages.1.0.mlp.fc2.bias'
+
+
+CLOFORMER_CASES = golden_cases('official_cloformer.json')
+
+
+@pytest.mark.parametrize('name', [x for x in CLOFORMER_CASES if not x.startswith('attn')])
+def test_every_official_name_of_cloformer_is_one_of_ours_or_the_classifiers(name):
+    case = CLOFORMER_CASES[name]
+    with torch.device('meta'):
+        backbone = CloFormer(case['arch'])
+    expected = {x for x in backbone.state_dict() if not x.startswith('norm')}
+    classifier = {'norm.weight', 'norm.bias', 'head.weight', 'head.bias'}
+    assert {CLOFORMER.ours(official) for official in case['params']} == expected | classifier
+    assert {CLOFORMER.official(ours) for ours in expected} == case['params'].keys() - classifier
+    assert {CLOFORMER.ours(ours) for ours in expected} == expected

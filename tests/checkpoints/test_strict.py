@@ -4,13 +4,13 @@ import argparse
 
 import pytest
 import torch
-from golden import golden_cases
+from golden import golden_cases, official_state_dict
 from mmengine.logging import MMLogger
 from mmengine.model import BaseModule
 from mmengine.runner import load_checkpoint
 from torch import nn
 
-from mmbiformer import BiFormer
+from mmbiformer import BiFormer, CloFormer
 from mmbiformer.checkpoints import BIFORMER, CheckpointError
 from mmbiformer.errors import UserError
 
@@ -294,3 +294,27 @@ def test_a_loaded_state_dict_is_not_changed(trained):
     names = list(weights)
     build().load_state_dict(weights)
     assert list(weights) == names
+
+
+def test_weights_of_1x1_convolutions_load_as_linear_ones(log):
+    # CloFormer's official files have them with two axes of length 1 at the end.
+    case = golden_cases('official_cloformer.json')['xxs_224']
+    weights = official_state_dict(case)
+    assert weights['layers.0.blocks.0.mlp.fc1.weight'].shape == (128, 32, 1, 1)
+    backbone = CloFormer('xxs').double()
+    log.clear()
+    backbone.load_state_dict(weights)
+    assert torch.equal(
+        backbone.stages[0][0].mlp.fc1.weight,
+        weights['layers.0.blocks.0.mlp.fc1.weight'][..., 0, 0],
+    )
+    assert log == [
+        'CloFormer checkpoint: 347 tensors matched, 4 (norm, head) dropped, '
+        '8 (norm0, norm1, norm2, norm3) new (keep their initial values)'
+    ]
+    weights['layers.0.blocks.0.mlp.fc1.weight'] = torch.ones(128, 16, 1, 1)
+    with pytest.raises(
+        CheckpointError,
+        match=r'stages\.0\.0\.mlp\.fc1\.weight \(in the file: .* \(128, 16\), not \(128, 32\)',
+    ):
+        backbone.load_state_dict(weights)

@@ -1,7 +1,8 @@
 """The official implementation's outputs in float64, and the functions that make its inputs.
 
-``data/official_biformer.json`` holds, per case, the official arguments, the official names and
-shapes, and probes of outputs and gradients. Weights and inputs are functions of names and seeds.
+A file in ``data``, such as ``official_biformer.json``, holds, per case, the official arguments,
+the official names and shapes, and probes of outputs and gradients. Weights and inputs are
+functions of names and seeds.
 """
 
 import functools
@@ -17,8 +18,8 @@ TOLERANCE = 1e-9  # of the largest absolute value
 
 
 @functools.cache
-def golden_cases() -> dict:
-    return json.loads((Path(__file__).parents[1] / 'data/official_biformer.json').read_text())
+def golden_cases(file: str = 'official_biformer.json') -> dict:
+    return json.loads((Path(__file__).parents[1] / 'data' / file).read_text())
 
 
 def normal(seed: int, shape: list[int]) -> torch.Tensor:

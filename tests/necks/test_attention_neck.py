@@ -53,6 +53,19 @@ def test_outputs_are_attended(config, levels):
         torch.testing.assert_close(out, expected)
 
 
+def test_takes_the_attention_of_cloformer():
+    attention = dict(type='mmbiformer.CloAttention', pool_size=4)
+    config = dict(attended(PAFPN, (0, 1)), attention=attention)
+    neck, inputs = build(config), make_inputs()
+    plain = neck.neck(inputs)
+    outs = neck(inputs)
+    for level in (0, 1):
+        torch.testing.assert_close(outs[level], by_hand(neck.attentions[level], plain[level]))
+    assert torch.equal(outs[2], plain[2])
+    with pytest.raises(ValueError, match=r'dim=8 does not divide into 3 heads'):
+        build(dict(config, attention=dict(attention, global_heads=0)))
+
+
 def test_widths_of_a_neck_that_does_not_say_them():
     mapper = dict(
         type='ChannelMapper',

@@ -8,7 +8,7 @@ import torch
 from golden import assert_probe, golden_cases, normal, official_state_dict
 from toolbox import run_command, run_tool
 
-from mmbiformer import BiFormer
+from mmbiformer import BiFormer, CloFormer
 
 DENSE = golden_cases()['tiny_detection_S16']
 CLASSIFIER = golden_cases()['tiny_224_classification']
@@ -43,6 +43,23 @@ def test_converted_detector_gives_the_golden_outputs(tmp_path, capfd):
         outs = backbone.eval()(normal(DENSE['seed'], DENSE['input_shape']))
     for out, probe in zip(outs, DENSE['outputs'], strict=True):
         assert_probe(out, probe)
+
+
+@pytest.mark.parametrize('arch', ['xxs', 's'])
+def test_converted_cloformer_has_our_names_and_converts_again(tmp_path, capfd, arch):
+    case = golden_cases('official_cloformer.json')[f'{arch}_224']
+    weights = {name: x.float() for name, x in official_state_dict(case).items()}
+    src, dst = tmp_path / 'classifier.pth', tmp_path / 'backbone.pth'
+    torch.save(dict(model=weights), src)
+    for source, target in ((src, dst), (dst, tmp_path / 'again.pth')):
+        convert(source, target)
+        assert capfd.readouterr().out.splitlines()[-1] == f"{target}: CloFormer(arch='{arch}')"
+    backbone, expected = CloFormer(arch), CloFormer(arch)
+    backbone.load_state_dict(torch.load(tmp_path / 'again.pth', weights_only=True))
+    expected.load_state_dict(weights)
+    norms = {name for name in backbone.state_dict() if name.startswith('norm')}
+    for name, value in expected.state_dict().items():
+        assert name in norms or torch.equal(backbone.state_dict()[name], value), name
 
 
 def test_converted_classifier_has_our_names_and_no_classifier(tmp_path):
