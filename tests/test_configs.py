@@ -12,7 +12,7 @@ from mmengine.dataset import Compose
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, PARAM_SCHEDULERS, DefaultScope
 from torch import nn
-from zoo import CONFIGS, MASK_RCNN, NAMES, RETINANET, SEMANTIC_FPN, UPERNET, load
+from zoo import CLOFORMER, CONFIGS, MASK_RCNN, NAMES, RETINANET, SEMANTIC_FPN, UPERNET, load
 
 # The recipes of the published runs; drop path of T is this project's choice.
 RECIPES = {
@@ -92,7 +92,7 @@ def test_the_configs_on_disk_are_the_expected_ones():
     assert len(benchmark) == 3, benchmark
     plugin = [name for name, path in CONFIGS.items() if path.parent.name == 'plugin']
     assert len(plugin) == 7, plugin
-    assert sorted(CONFIGS) == sorted(NAMES + quickstart + benchmark + plugin)
+    assert sorted(CONFIGS) == sorted(NAMES + CLOFORMER + quickstart + benchmark + plugin)
 
 
 @pytest.mark.parametrize('name', CONFIGS)
@@ -159,6 +159,21 @@ def test_recipe(family, size):
     assert preprocessor.mean == [123.675, 116.28, 103.53]
     assert preprocessor.std == [58.395, 57.12, 57.375]
     assert preprocessor.bgr_to_rgb
+
+
+@pytest.mark.parametrize('name', CLOFORMER)
+def test_cloformer_has_the_recipe_of_biformer(name):
+    # Its authors published no detector or segmenter; drop path is that of their classifiers.
+    cfg, size = load(name), name.split('-')[1 + name.startswith('mask')].split('_')[0]
+    other = load(name.replace(f'cloformer-{size}', 'biformer-s'))
+    backbone, biformer = cfg.model.pop('backbone'), other.model.pop('backbone')
+    drop_path_rate = dict(xxs=0.0, xs=0.06, s=0.06)[size]
+    assert (backbone.type, backbone.arch) == ('mmbiformer.CloFormer', size)
+    assert backbone.get('drop_path_rate', 0.0) == drop_path_rate
+    for key in ('out_indices', 'norm_eval'):
+        assert backbone.get(key) == biformer.get(key)
+    del cfg.model.neck['in_channels'], other.model.neck['in_channels']
+    assert cfg.to_dict() == other.to_dict()
 
 
 @pytest.mark.parametrize('family', [RETINANET, MASK_RCNN])

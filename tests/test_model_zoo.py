@@ -3,7 +3,7 @@
 import re
 
 import yaml
-from zoo import CONFIGS, MASK_RCNN, NAMES, RETINANET, ROOT, SEMANTIC_FPN, UPERNET, load
+from zoo import CLOFORMER, CONFIGS, MASK_RCNN, NAMES, RETINANET, ROOT, SEMANTIC_FPN, UPERNET, load
 
 # Copied from arXiv 2303.08810.
 BOX = ('box AP', 'box AP50', 'box AP75', 'box APs', 'box APm', 'box APl')
@@ -36,8 +36,9 @@ PLUGIN = sorted(
 
 def test_metafiles_list_the_published_results_and_no_others():
     models = metafile_models()
-    assert sorted(models) == sorted([*PUBLISHED, *PLUGIN])
-    assert not any({'Results', 'Weights'} & models[name].keys() for name in PLUGIN)
+    unpublished = [*PLUGIN, *CLOFORMER]
+    assert sorted(models) == sorted([*PUBLISHED, *unpublished])
+    assert not any({'Results', 'Weights'} & models[name].keys() for name in unpublished)
     for name in PUBLISHED:
         model = models[name]
         expected = [dict(zip(keys, values, strict=True)) for keys, values in PUBLISHED[name]]
@@ -55,6 +56,19 @@ def test_metafile_describes_its_configs():
         assert metadata['Batch Size'] == cfg.auto_scale_lr.base_batch_size
         length = metadata.get('Epochs') or metadata.get('Iterations')
         assert length == cfg.train_cfg.get('max_epochs', cfg.train_cfg.get('max_iters'))
+
+
+# Copied from arXiv 2303.17803: parameters in M, G multiply-adds at 224, top-1 on ImageNet.
+CLOFORMER_CLASSIFIERS = {'XXS': (4.2, 0.6, 77.0), 'XS': (7.2, 1.1, 79.8), 'S': (12.3, 2.0, 81.6)}
+
+
+def test_cloformer_page_links_each_config_and_has_the_published_numbers():
+    page = (ROOT / 'configs/cloformer/README.md').read_text()
+    for name in CLOFORMER:
+        assert page.count(f'({name}.py)') == 1
+    for size, numbers in CLOFORMER_CLASSIFIERS.items():
+        (row,) = re.findall(rf'^\| CloFormer-{size} \|(.*)\|$', page, re.M)
+        assert tuple(float(cell) for cell in row.split('|')[:3]) == numbers
 
 
 def test_readme_has_a_row_per_config_with_the_published_numbers():

@@ -1,0 +1,6 @@
+_base_ = './mask-rcnn_cloformer-xxs_fpn_1x_coco.py'
+
+model = dict(
+    backbone=dict(arch='xs', drop_path_rate=0.06),
+    neck=dict(in_channels=[48, 96, 160, 352]),
+)

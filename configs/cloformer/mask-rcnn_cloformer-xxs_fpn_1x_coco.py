@@ -1,0 +1,7 @@
+# Mask R-CNN 1x with CloFormer-XXS, by the recipe of BiFormer: its authors published no detector.
+_base_ = '../biformer/mask-rcnn_biformer-s_fpn_1x_coco.py'
+
+model = dict(
+    backbone=dict(_delete_=True, type='mmbiformer.CloFormer', arch='xxs', norm_eval=True),
+    neck=dict(in_channels=[32, 64, 128, 256]),
+)
