@@ -59,6 +59,7 @@ ALLOWED = {
     },
     'integrations': {
         *('torch', 'ultralytics'),
+        'mmbiformer.backbones',
         'mmbiformer.cli',
         'mmbiformer.errors',
         'mmbiformer.layers',

@@ -1,8 +1,10 @@
-"""Bi-level routing attention in the models of Ultralytics (YOLOv5, YOLOv8, YOLO11 and others).
+"""Attentions and backbones in the models of Ultralytics (YOLOv5, YOLOv8, YOLO11 and others).
 
-Importing this module is all that a model YAML with the line of the tutorials needs::
+Importing this module is all that a model YAML with a line like these needs::
 
     - [-1, 1, BiLevelRoutingAttention, []]
+    - [-1, 1, CloAttention, []]
+    - [-1, 1, CloFormer, [xxs]]
 
 ``python -m mmbiformer.integrations.ultralytics train model=... data=...`` is Ultralytics' command
 ``yolo`` with this import. No file of Ultralytics is changed. docs/ultralytics.md has the rest.
@@ -12,25 +14,23 @@ Ultralytics is under AGPL-3.0, this package under Apache-2.0: nothing else in it
 
 import importlib
 import inspect
+from collections.abc import Mapping
 from types import ModuleType
 
 from torch import Tensor, nn
 from torch.torch_version import TorchVersion as Version
 
+from mmbiformer import layers
 from mmbiformer.cli import run_tool
 from mmbiformer.errors import UserError
-from mmbiformer.layers import BiLevelRoutingAttention as Layer
 from mmbiformer.layers.maps import to_channels_first, to_channels_last
 
 OLDEST = Version('8.3')
 DISTRIBUTION = 'ultralytics>=8.3,<8.5'
-NAME = 'BiLevelRoutingAttention'
-# What the module of the tutorials does where its line in the YAML has no arguments.
-TUTORIAL_OPTIONS = dict(num_heads=8, partition_factor=7, topk=4, lce_kernel=3)
 
 
-class BiLevelRoutingAttention(nn.Module):
-    """:class:`mmbiformer.layers.BiLevelRoutingAttention` as a line of a model YAML.
+class Attention(nn.Module):
+    """An attention of :mod:`mmbiformer.layers` as a line of a model YAML.
 
     The YAML does not give its width. Ultralytics calls a detector, a segmenter and their like once
     while it builds them, and this call makes the layer. A model that is built without a call, as
@@ -39,15 +39,18 @@ class BiLevelRoutingAttention(nn.Module):
 
     Args:
         arguments: The arguments of the YAML line: nothing, or one mapping of options of the layer,
-            which replace those of ``TUTORIAL_OPTIONS``.
+            which replace those of ``line_options``.
 
     Raises:
         UserError: If there are other arguments, or the layer cannot have these options.
     """
 
+    layer: type[nn.Module]
+    line_options: Mapping[str, object] = {}  # where the line has no arguments
+
     def __init__(self, *arguments: object) -> None:
         super().__init__()
-        self.options = {**TUTORIAL_OPTIONS, **_options(arguments)}
+        self.options = {**self.line_options, **self._read(arguments)}
         self.attention = self._build(**self.options) if 'dim' in self.options else None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -59,57 +62,135 @@ class BiLevelRoutingAttention(nn.Module):
     def _apply(self, *args, **kwargs) -> nn.Module:
         # Every training and inference of Ultralytics moves the model to its device first.
         if self.attention is None:
+            name = type(self).__name__
             raise UserError(
-                f'{NAME} does not know its width, as this model was not called while it was built:'
-                f' write [-1, 1, {NAME}, [{{dim: 64}}]] in the YAML, 64 being its channels'
+                f'{name} does not know its width, as this model was not called while it was built:'
+                f' write [-1, 1, {name}, [{{dim: 64}}]] in the YAML, 64 being its channels'
             )
         return super()._apply(*args, **kwargs)
 
-    def _build(self, **options: object) -> Layer:
-        try:
-            return Layer(**options).train(self.training)
-        except ValueError as error:
-            raise UserError(f'{NAME} in the model YAML: {error}') from error
+    def _build(self, **options: object) -> nn.Module:
+        return _build(type(self).__name__, self.layer, options).train(self.training)
 
-
-def _options(arguments: tuple) -> dict[str, object]:
-    """The options in the arguments of a YAML line."""
-    remedy = f'write [-1, 1, {NAME}, []] or [-1, 1, {NAME}, [{{num_heads: 4, topk: 8}}]]'
-    if not arguments:
-        return {}
-    if len(arguments) > 1 or not isinstance(arguments[0], dict):
-        surplus = next((x for x in arguments if not isinstance(x, dict)), arguments[-1])
-        raise UserError(f'{NAME} in the model YAML: argument {surplus!r} has no name: {remedy}')
-    known = inspect.signature(Layer).parameters
-    for name, value in arguments[0].items():
-        if name not in known:
+    def _read(self, arguments: tuple) -> dict[str, object]:
+        """The options in the arguments of the line."""
+        name = type(self).__name__
+        if not arguments:
+            return {}
+        if len(arguments) > 1 or not isinstance(arguments[0], dict):
+            surplus = next((x for x in arguments if not isinstance(x, dict)), arguments[-1])
             raise UserError(
-                f'{NAME} in the model YAML: unknown option {name}={value!r}: '
+                f'{name} in the model YAML: argument {surplus!r} has no name: write '
+                f'[-1, 1, {name}, []] or, with a named option, [-1, 1, {name}, [{{dim: 64}}]]'
+            )
+        _check_names(name, self.layer, arguments[0])
+        return arguments[0]
+
+
+class BiLevelRoutingAttention(Attention):
+    """:class:`mmbiformer.layers.BiLevelRoutingAttention`, by default as the tutorials have it."""
+
+    layer = layers.BiLevelRoutingAttention
+    line_options = dict(num_heads=8, partition_factor=7, topk=4, lce_kernel=3)
+
+
+class CloAttention(Attention):
+    """:class:`mmbiformer.layers.CloAttention`, by default that of CloFormer's first stage."""
+
+    layer = layers.CloAttention
+
+
+class Backbone(nn.Module):
+    """A backbone of :mod:`mmbiformer.backbones` as a line of a model YAML.
+
+    It gives the maps of four stages, at strides 4, 8, 16 and 32. Ultralytics' ``Index`` takes one
+    of them: ``[0, 1, Index, [64, 1]]`` is the map of 64 channels with number 1.
+
+    Args:
+        arguments: The arguments of the YAML line: the name of an architecture, or one mapping of
+            options of the backbone.
+
+    Raises:
+        UserError: If there are other arguments, or the backbone cannot have these options.
+    """
+
+    def __init__(self, *arguments: object) -> None:
+        super().__init__()
+        name = type(self).__name__
+        if len(arguments) != 1 or not isinstance(arguments[0], str | dict):
+            raise UserError(
+                f'{name} in the model YAML: arguments {list(arguments)} are not one architecture: '
+                f'write [-1, 1, {name}, [s]] or, with options, [-1, 1, {name}, [{{arch: s}}]]'
+            )
+        options = arguments[0] if isinstance(arguments[0], dict) else dict(arch=arguments[0])
+        try:
+            kind = getattr(importlib.import_module('mmbiformer.backbones'), name)
+        except ImportError as error:
+            raise UserError(
+                f'{name} in the model YAML needs mmengine ({error}): pip install onedl-mmengine'
+            ) from error
+        _check_names(name, kind, options)
+        self.backbone = _build(name, kind, options)
+        self.backbone.init_weights()
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Map images (B, 3, H, W) to (B, C, H_i, W_i) of each stage."""
+        return list(self.backbone(x))
+
+
+class BiFormer(Backbone):
+    """:class:`mmbiformer.BiFormer`."""
+
+
+class CloFormer(Backbone):
+    """:class:`mmbiformer.CloFormer`."""
+
+
+MODULES = (BiLevelRoutingAttention, CloAttention, BiFormer, CloFormer)
+
+
+def _check_names(name: str, kind: type[nn.Module], options: Mapping[str, object]) -> None:
+    """Raise UserError where a line of a model YAML has an option that is not known."""
+    known = inspect.signature(kind).parameters
+    for option, value in options.items():
+        if option not in known:
+            raise UserError(
+                f'{name} in the model YAML: unknown option {option}={value!r}: '
                 f'choose among {", ".join(known)}'
             )
-    return arguments[0]
+
+
+def _build(name: str, kind: type[nn.Module], options: Mapping[str, object]) -> nn.Module:
+    """Build what a line of a model YAML describes."""
+    try:
+        return kind(**options)
+    except ValueError as error:
+        raise UserError(f'{name} in the model YAML: {error}') from error
 
 
 def register() -> None:
-    """Make the attention known to Ultralytics, here and in the processes that training starts.
+    """Make ``MODULES`` known to Ultralytics, here and in the processes that training starts.
 
     Raises:
-        ImportError: If Ultralytics is missing or too old, or has an attention of this name.
+        ImportError: If Ultralytics is missing or too old, or has a module of such a name.
     """
     _check_version()
     from ultralytics.nn import tasks
 
-    other = getattr(tasks, NAME, BiLevelRoutingAttention)
-    if other.__module__ != __name__:
-        raise ImportError(
-            f'ultralytics has a {NAME} already, from {other.__module__}, as some tutorials write '
-            f'it into the package: pip install --force-reinstall --no-deps "{DISTRIBUTION}"'
-        )
+    for module in MODULES:
+        other = getattr(tasks, module.__name__, module)
+        if other.__module__ != __name__:
+            raise ImportError(
+                f'ultralytics has a {module.__name__} already, from {other.__module__}, as some '
+                'tutorials write it into the package: pip install --force-reinstall --no-deps '
+                f'"{DISTRIBUTION}"'
+            )
     from ultralytics.models import rtdetr, yolo
 
     # ``parse_model`` looks up what a YAML names among the names of its module. A checkpoint names
     # its classes by their files, so that loading one imports this file, which registers.
-    tasks.BiLevelRoutingAttention = BiLevelRoutingAttention
+    for module in MODULES:
+        setattr(tasks, module.__name__, module)
     for task in filter(inspect.ismodule, [*vars(yolo).values(), rtdetr.model]):
         _replace_trainers(task)
 
@@ -143,7 +224,7 @@ def _replace_trainers(task: ModuleType) -> None:
 
 
 def main() -> None:
-    """Run Ultralytics' command ``yolo`` with the attention registered."""
+    """Run Ultralytics' command ``yolo`` with ``MODULES`` registered."""
     try:
         # What runs now is called ``__main__``, a name under which no checkpoint finds its classes.
         importlib.import_module('mmbiformer.integrations.ultralytics')

@@ -18,6 +18,10 @@ if find_spec('ultralytics') is None:
     pytest.skip('ultralytics is not installed: make test-ultralytics', allow_module_level=True)
 YOLO = importlib.import_module('ultralytics').YOLO
 CONFIGS = Path(__file__).parents[2] / 'configs/plugin/ultralytics'
+needs_index = pytest.mark.skipif(
+    not hasattr(importlib.import_module('ultralytics.nn.tasks'), 'Index'),
+    reason='this Ultralytics is older than 8.3.59 and has no Index to take a level of a backbone',
+)
 
 # What every training is told: it stays small, takes a step at every batch and draws no pictures.
 TRAINING = dict(

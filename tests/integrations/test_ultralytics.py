@@ -3,10 +3,16 @@
 import pytest
 import torch
 from torch import nn
-from ultralytics_runs import CONFIGS, YOLO, run_python
+from ultralytics_runs import CONFIGS, YOLO, needs_index, run_python
 
+from mmbiformer import layers
 from mmbiformer.errors import UserError
-from mmbiformer.integrations.ultralytics import BiLevelRoutingAttention
+from mmbiformer.integrations.ultralytics import (
+    BiFormer,
+    BiLevelRoutingAttention,
+    CloAttention,
+    CloFormer,
+)
 from mmbiformer.layers import BiLevelRoutingAttention as Layer
 
 # File, the plain model of the same size, rows of the attention.
@@ -97,6 +103,75 @@ def test_arguments_that_do_not_fit_are_named(arguments, said) -> None:
 def test_width_that_heads_do_not_divide_is_named() -> None:
     with pytest.raises(ValueError, match='num_heads=8'):
         BiLevelRoutingAttention()(torch.zeros(1, 100, 8, 8))
+
+
+def test_attention_of_cloformer_is_the_layer_on_maps_with_channels_first() -> None:
+    torch.manual_seed(0)
+    attention = CloAttention({'conv_heads': [2], 'global_heads': 2})
+    x = torch.randn(2, 64, 20, 23)
+    out = attention(x)
+    layer = layers.CloAttention(64, (2,), (3,), 2)
+    layer.load_state_dict(attention.attention.state_dict())
+    expected = layer(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+    torch.testing.assert_close(out, expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ('module', 'arguments', 'said'),
+    [
+        (CloFormer, (), 'CloFormer in the model YAML: arguments [] are not one architecture: wri'),
+        (
+            CloFormer,
+            (64, 'xxs'),
+            "arguments [64, 'xxs'] are not one architecture: write [-1, 1, ",
+        ),
+        (CloFormer, ('m',), "CloFormer in the model YAML: arch='m' is unknown: choose from xxs, "),
+        (
+            BiFormer,
+            ({'S': 8},),
+            'BiFormer in the model YAML: unknown option S=8: choose among ',
+        ),
+    ],
+)
+def test_arguments_of_backbones_that_do_not_fit_are_named(module, arguments, said) -> None:
+    with pytest.raises(UserError) as error:
+        module(*arguments)
+    assert said in str(error.value)
+
+
+@needs_index
+@pytest.mark.parametrize('size', ['n', 's'])
+def test_cloformer_is_the_backbone_under_the_plain_head(size) -> None:
+    model, plain = untrained(f'yolov8{size}_cloformer').model, YOLO(f'yolov8{size}.yaml').model
+    assert model.yaml['scales'] == plain.yaml['scales']
+    backbone = model.model[0]
+    assert isinstance(backbone, CloFormer)
+    # What number a row has in the plain model: its stages end at 4, 6 and 8, and SPPF is 9.
+    number = {0: None, 1: 4, 2: 6, 3: 8, **{row: row + 5 for row in range(4, 18)}}
+    for layer in model.model[4:]:
+        other = plain.model[number[layer.i]]
+        assert type(layer) is type(other)
+        assert [number[row] for row in sources(layer)] == sources(other)
+        widths, others = ([len(x) for x in module.parameters()] for module in (layer, other))
+        # SPPF's inner width follows its input.
+        assert widths[-1:] == others[-1:] if layer.i == 4 else widths == others
+    assert number[len(model.model) - 1] == len(plain.model) - 1
+    x = torch.zeros(1, 3, 64, 96)
+    shapes = [tuple(level.shape) for level in backbone.eval()(x)]
+    assert shapes == [(1, 32, 16, 24), (1, 64, 8, 12), (1, 128, 4, 6), (1, 256, 2, 3)]
+    for index in (1, 2, 3):
+        assert sources(model.model[index]) == [0]
+    assert model.stride.tolist() == [8, 16, 32]
+
+
+@needs_index
+def test_biformer_is_a_backbone_too(tmp_path) -> None:
+    text = (CONFIGS / 'yolov8_cloformer.yaml').read_text()
+    line = '[{arch: {embed_dims: [32, 64, 128, 256], depths: [1, 1, 1, 1]}, partition_factor: 4}]'
+    (tmp_path / 'model.yaml').write_text(text.replace('CloFormer, [xxs]', f'BiFormer, {line}'))
+    model = YOLO(tmp_path / 'model.yaml').model
+    assert model.model[0].backbone.stages[0][0].attn.partition_factor == 4
+    assert len(model.eval()(torch.zeros(1, 3, 64, 64))[0]) == 1
 
 
 @pytest.mark.parametrize('size', [(1, 1), (1, 5), (5, 5), (6, 8), (3, 17)])

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from ultralytics_runs import CONFIGS, TRAINING, YOLO, run_python, write_squares
+from ultralytics_runs import CONFIGS, TRAINING, YOLO, needs_index, run_python, write_squares
 
 from mmbiformer.integrations import ultralytics as integration
 
@@ -82,6 +82,21 @@ model.train(**options)
     run_python('-c', code, cwd=tmp_path)
     lines = (tmp_path / 'run/results.csv').read_text().splitlines()
     assert [line.split(',')[0].strip() for line in lines] == ['epoch', '1', '2']
+
+
+@needs_index
+def test_cloformer_trains_and_its_checkpoint_needs_no_import_of_ours(tmp_path, data):
+    model = CONFIGS / 'yolov8n_cloformer.yaml'
+    options = dict(model=model, data=data, epochs=1, project=tmp_path, name='run', **TRAINING)
+    run_python('-m', MODULE, 'train', *as_arguments(**options), cwd=tmp_path)
+    code = """
+import sys
+from ultralytics import YOLO
+
+metrics = YOLO('run/weights/best.pt').val(data=sys.argv[1], imgsz=64, plots=False, project='.')
+assert 0 <= metrics.box.map <= 1
+"""
+    run_python('-c', code, data, cwd=tmp_path)
 
 
 def test_wrong_arguments_are_errors_of_ultralytics(tmp_path):
