@@ -2,6 +2,8 @@
 
 python tools/size_benchmark.py                                 # BiFormer, Swin and ResNet
 python tools/size_benchmark.py --compare plugin --seeds 0 1 2  # YOLOX with routed attention or not
+
+After the plug-in its cost is measured in YOLOX-s, also with deterministic algorithms.
 """
 
 from pathlib import Path
@@ -24,6 +26,7 @@ FOLDERS = {'backbones': 'work_dirs/size_benchmark', 'plugin': 'work_dirs/plugin_
 
 
 def main() -> None:
+    from mmbiformer.benchmark import main as benchmark
     from mmbiformer.experiments.size_comparison import SETTINGS, compare_detectors
 
     parser = tool_parser(__doc__)
@@ -44,7 +47,11 @@ def main() -> None:
 
     configs = {name: str(CONFIGS / path) for name, path in COMPARISONS[args.compare].items()}
     out_dir = args.out_dir or FOLDERS[args.compare]
-    print(compare_detectors(configs, args.setting, args.seeds, out_dir, args.resume))
+    print(compare_detectors(configs, args.setting, args.seeds, out_dir, args.resume), flush=True)
+    if args.compare == 'plugin':
+        for options in ([], ['--mode', 'training', '--deterministic']):
+            where = ['--out-dir', str(Path(out_dir, 'cost'))]
+            benchmark.main('', str(CONFIGS), ['--level', 'plugin', *where, *options])
 
 
 if __name__ == '__main__':

@@ -38,14 +38,15 @@ NOTES = (
 )
 
 
-def main(description: str, configs: str) -> None:
+def main(description: str, configs: str, argv: list[str] | None = None) -> None:
     """Run the benchmark that the command line asks for.
 
     Args:
         description (str): For ``--help``.
         configs (str): Folder of the shipped configs, which has one folder per family.
+        argv (list[str], optional): The command line; by default that of the program.
     """
-    options = parse_options(description)
+    options = parse_options(description, argv)
     if options.level == 'growth':
         grow(options)
     elif options.level == 'advice':

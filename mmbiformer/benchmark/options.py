@@ -31,7 +31,7 @@ def parse_options(description: str, argv: list[str] | None = None) -> argparse.N
     add('--mode', choices=MODES, nargs='+', help='default: both')
     add('--size', type=parse_size, nargs='+', help='HxW or one number; default 512, plugin 640')
     families = ', '.join(family.name for family in FAMILIES)
-    add('--arch', choices=list(FAMILY_OF), default='s', help=f'of {families} (%(default)s)')
+    add('--arch', choices=list(FAMILY_OF), help=f'of {families} (default: s)')
     add(
         '--models',
         nargs='+',
@@ -52,8 +52,11 @@ def parse_options(description: str, argv: list[str] | None = None) -> argparse.N
             f'--level {options.level} is about inference over many S: leave out --mode and '
             '--partition-factor'
         )
-    if options.level == 'plugin' and options.partition_factor:
-        raise UserError('--level plugin is YOLOX-s with S=7: leave out --partition-factor')
+    if options.level == 'plugin' and (options.partition_factor or options.arch):
+        raise UserError(
+            '--level plugin is YOLOX-s with S=7: leave out --partition-factor and --arch'
+        )
+    options.arch = options.arch or 's'
     if options.deterministic and options.device == 'cuda':
         # cuBLAS reads it when it starts, and has no deterministic products without it.
         os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from toolbox import ROOT, run_tool
 
+from mmbiformer.benchmark import main as benchmark
 from mmbiformer.errors import UserError
 from mmbiformer.experiments import run as runs
 from mmbiformer.experiments import size_comparison
@@ -203,9 +204,15 @@ def test_tool_passes_its_options_on(monkeypatch, capsys, tmp_path):
         path = ROOT / f'configs/size_benchmark/retinanet_{name}_shapes.py'
         assert path.is_file()
         assert f"'{name}': '{path}'" in printed
+    assert 'plugin' not in printed
+    monkeypatch.setattr(benchmark, 'main', lambda *arguments: print('cost', arguments))
     run_tool('size_benchmark', '--compare', 'plugin')
     printed = capsys.readouterr().out
     assert "'small', [0], 'work_dirs/plugin_benchmark', False" in printed
+    plain, deterministic = [line for line in printed.splitlines() if line.startswith('cost')]
+    level = "'--level', 'plugin', '--out-dir', 'work_dirs/plugin_benchmark/cost'"
+    assert f'[{level}]' in plain
+    assert f"[{level}, '--mode', 'training', '--deterministic']" in deterministic
     for name in ('yolox', 'yolox_bra-p3', 'yolox_bra-p3-p4-p5'):
         path = ROOT / f'configs/plugin/{name}_shapes.py'
         assert path.is_file()

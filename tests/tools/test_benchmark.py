@@ -5,7 +5,7 @@ import json
 import pytest
 from toolbox import run_tool
 
-TINY = ('--arch', 't', '--repeats', 1, '--device', 'cpu')
+TINY = ('--repeats', 1, '--device', 'cpu')
 
 
 @pytest.fixture
@@ -13,7 +13,8 @@ def run(tmp_path, capsys):
     """Run the tool; returns what it printed and what it wrote as JSON."""
 
     def run(*args: object) -> tuple[str, dict]:
-        run_tool('benchmark', *args, *TINY, '--out-dir', tmp_path)
+        arch = () if 'plugin' in args else ('--arch', 't')
+        run_tool('benchmark', *args, *arch, *TINY, '--out-dir', tmp_path)
         (path,) = tmp_path.glob('*.json')
         return capsys.readouterr().out, json.loads(path.read_text())
 
@@ -119,6 +120,10 @@ WRONG = {
     ),
     'one size': (['--level', 'growth', '--size', '512'], 'needs two sizes or more'),
     'mode': (['--level', 'advice', '--mode', 'training'], 'leave out --mode'),
+    'architecture of YOLOX-s': (
+        ['--level', 'plugin', '--arch', 's'],
+        '--level plugin is YOLOX-s with S=7: leave out --partition-factor and --arch',
+    ),
     'measure': (['--measure'], '--measure goes with --level advice, not with backbone'),
 }
 
