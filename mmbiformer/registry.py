@@ -14,7 +14,7 @@ MODELS = Registry(
     'model',
     parent=roots.MODELS,
     scope=SCOPE,
-    locations=['mmbiformer.backbones', 'mmbiformer.necks'],
+    locations=['mmbiformer.backbones', 'mmbiformer.necks', 'mmbiformer.rivals'],
 )
 # mmdet 3 and mmseg 1 build necks by their registry of models, so they would not ask another one.
 NECKS = MODELS

@@ -26,6 +26,11 @@ ALLOWED = {
         'mmbiformer.registry',
     },
     'necks': {'torch', 'mmengine', 'mmbiformer.layers', 'mmbiformer.registry'},
+    'rivals': {
+        *('torch', 'einops', 'mmcv', 'mmdet'),
+        'mmbiformer.layers',
+        'mmbiformer.registry',
+    },
     'datasets': {
         *('numpy', 'cv2', 'pycocotools', 'tqdm'),
         'mmbiformer.errors',

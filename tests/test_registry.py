@@ -36,12 +36,24 @@ def test_builds_from_the_registry_of(package, name):
     assert module == 'mmbiformer.backbones.biformer'
 
 
+@pytest.mark.parametrize('package', ['mmdet', 'mmseg', 'mmengine'])
+def test_builds_a_rival_in_swins_layout_from_the_registry_of(package):
+    module = run(
+        f'from {package}.registry import MODELS\n'
+        'cfg = dict(type="mmbiformer.SwinLayout", attention="sequential_axial", '
+        'out_indices=(0, ))\n'
+        'print(type(MODELS.build(cfg).stages[0][0].attn).__module__)'
+    )
+    assert module == 'mmbiformer.rivals.axial'
+
+
 @pytest.mark.parametrize(
     ('module', 'absent'),
     [
         ('mmbiformer.ops', ['torchvision', 'einops', 'mmengine', 'mmcv', 'mmdet', 'mmseg']),
         ('mmbiformer.layers', ['torchvision', 'mmengine', 'mmcv', 'mmdet', 'mmseg']),
-        ('mmbiformer.backbones', ['torchvision', 'mmcv', 'mmdet', 'mmseg']),
+        ('mmbiformer.backbones', ['torchvision', 'mmcv', 'mmdet', 'mmseg', 'mmbiformer.rivals']),
+        ('mmbiformer.rivals', ['torchvision', 'mmcv', 'mmdet', 'mmseg']),
     ],
 )
 def test_imports_no_more_than_it_needs(module, absent):

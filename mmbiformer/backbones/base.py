@@ -1,5 +1,6 @@
 """What every staged backbone of this package shares."""
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 
@@ -134,6 +135,57 @@ class StagedBackbone(BaseModule, ABC):
         if must_fit:  # the new are accounted for: nothing shall report them as missing
             state_dict.update((prefix + name, self.get_parameter(name)) for name in new)
         super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, *messages)
+
+
+def parse_arch(
+    arch: str | Mapping, named: Mapping[str, Mapping], **optional: Sequence
+) -> dict[str, Sequence]:
+    """Four values for each key of an architecture: ``embed_dims``, ``depths`` and the optional.
+
+    Args:
+        arch (str | Mapping): A name in ``named`` or its first letter, or the values themselves.
+        named (Mapping): Name -> values.
+        optional (Sequence): Values of the keys that an architecture need not have. None may stand
+            in for a value where the default has it.
+
+    Raises:
+        ValueError: If a name or a key is unknown, or a value is no integer from 1 on.
+    """
+    if isinstance(arch, str):
+        short = {name[0]: name for name in named}
+        name = short.get(arch.lower(), arch.lower())
+        check_choice('arch', name, tuple(named))
+        arch = named[name]
+    elif not isinstance(arch, Mapping):
+        raise ValueError(f'arch={arch!r} must be a name or a dict')
+    settings = {**arch, **{key: x for key, x in optional.items() if key not in arch}}
+    if set(settings) != {'embed_dims', 'depths', *optional}:
+        raise ValueError(
+            f'arch has the keys {sorted(arch)}: it takes embed_dims, depths and, optionally, '
+            + ', '.join(optional)
+        )
+    for key, values in settings.items():
+        if len(values) != NUM_STAGES:
+            raise ValueError(f'arch.{key}={values} must have {NUM_STAGES} entries')
+        for value in values:
+            if value is not None or None not in optional.get(key, ()):
+                check_int(f'arch.{key}', value, 1)
+    return settings
+
+
+def tensors_of_blocks(state_dict: Mapping[str, Tensor], name: str) -> list[list[Tensor]]:
+    """The tensor of this name in each block: one list for each stage, empty where none has it."""
+    found: dict[int, dict[int, Tensor]] = {}  # stage -> block -> tensor
+    for key, value in state_dict.items():
+        if match := re.match(rf'stages\.(\d)\.(\d+)\.{re.escape(name)}$', key):
+            found.setdefault(int(match[1]), {})[int(match[2])] = value
+    return [[blocks[i] for i in sorted(blocks)] for _, blocks in sorted(found.items())]
+
+
+def check_drop_path_rate(rate: float) -> None:
+    """Raise ValueError where a rate of stochastic depth is no probability below 1."""
+    if not 0.0 <= rate < 1.0:
+        raise ValueError(f'drop_path_rate={rate} must be in [0, 1)')
 
 
 def check_int(name: str, value: object, low: int, high: int | None = None) -> None:

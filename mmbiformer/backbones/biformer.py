@@ -1,6 +1,5 @@
 """BiFormer: vision transformer with bi-level routing attention (CVPR 2023, arXiv 2303.08810)."""
 
-import re
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -17,10 +16,17 @@ from mmbiformer.layers import (
 from mmbiformer.ops.backends import CHOICES
 from mmbiformer.registry import MODELS
 
-from .base import NUM_STAGES, StagedBackbone, check_choice, check_int
-
-HEAD_DIM = 32  # of the routed stages
-TOPKS = (1, 4, 16, None)  # None: full attention
+from .base import (
+    NUM_STAGES,
+    StagedBackbone,
+    check_choice,
+    check_drop_path_rate,
+    check_int,
+    parse_arch,
+    tensors_of_blocks,
+)
+from .downsampling import overlapped_downsampling, overlapped_stem
+from .slots import HEAD_DIM, TOPKS
 
 
 @MODELS.register_module()
@@ -96,8 +102,7 @@ class BiFormer(StagedBackbone):
         check_int('partition_factor', partition_factor, 1)
         check_choice('padding', padding, ('official', 'masked'))
         check_choice('attention_backend', attention_backend, CHOICES)
-        if not 0.0 <= drop_path_rate < 1.0:
-            raise ValueError(f'drop_path_rate={drop_path_rate} must be in [0, 1)')
+        check_drop_path_rate(drop_path_rate)
         for stage, topk in enumerate(topks):
             if topk is not None and topk > partition_factor**2:
                 raise ValueError(
@@ -123,7 +128,9 @@ class BiFormer(StagedBackbone):
         for stage in range(self.out_indices[-1] + 1):
             dim = embed_dims[stage]
             self.downsample_layers.append(
-                _stem(dim) if stage == 0 else _downsample(embed_dims[stage - 1], dim)
+                overlapped_stem(dim)
+                if stage == 0
+                else overlapped_downsampling(embed_dims[stage - 1], dim)
             )
             blocks = (
                 BiFormerBlock(dim, build_attention(dim, topks[stage]), next(rates))
@@ -141,17 +148,17 @@ class BiFormer(StagedBackbone):
         The tensors tell which stages route, not to how many regions: ``topks`` of an own
         architecture has the paper's numbers where these stages are the paper's, else 1 for each.
         """
-        widths: dict[int, dict[int, int]] = {}  # stage -> block -> channels
-        for name, value in state_dict.items():
-            if match := re.match(r'stages\.(\d)\.(\d+)\.conv_position\.bias$', name):
-                widths.setdefault(int(match[1]), {})[int(match[2])] = value.numel()
-        if not widths:
+        # The position encoding tells a BiFormer from other layouts with the same blocks.
+        convolutions = tensors_of_blocks(state_dict, 'conv_position.weight')
+        if not convolutions:
             raise CheckpointError(
                 'the checkpoint is of no BiFormer: none of its names is '
-                'stages.0.0.conv_position.bias'
+                'stages.0.0.conv_position.weight'
             )
-        blocks = [widths[stage] for stage in sorted(widths)]
-        arch = dict(embed_dims=tuple(x[0] for x in blocks), depths=tuple(len(x) for x in blocks))
+        arch = dict(
+            embed_dims=tuple(len(x[0]) for x in convolutions),
+            depths=tuple(len(x) for x in convolutions),
+        )
         # Full attention has no bias in qkv.
         routes = [f'stages.{i}.0.attn.qkv.bias' in state_dict for i in range(NUM_STAGES)]
         topks = TOPKS
@@ -168,36 +175,8 @@ class BiFormer(StagedBackbone):
     @classmethod
     def _parse_arch(cls, arch: str | Mapping) -> tuple[Sequence, Sequence, Sequence]:
         """Embed dims, depths and topks of a name or a dict, checked."""
-        if isinstance(arch, str):
-            short = {name[0]: name for name in cls.arch_settings}
-            name = short.get(arch.lower(), arch.lower())
-            check_choice('arch', name, tuple(cls.arch_settings))
-            arch = cls.arch_settings[name]
-        elif not isinstance(arch, Mapping):
-            raise ValueError(f'arch={arch!r} must be a name or a dict')
-        settings = {'topks': TOPKS, **arch}
-        if set(settings) != {'embed_dims', 'depths', 'topks'}:
-            raise ValueError(
-                f'arch has the keys {sorted(arch)}: it takes embed_dims, depths and, optionally, '
-                'topks'
-            )
-        for key, values in settings.items():
-            if len(values) != NUM_STAGES:
-                raise ValueError(f'arch.{key}={values} must have {NUM_STAGES} entries')
-            for value in values:
-                if not (key == 'topks' and value is None):
-                    check_int(f'arch.{key}', value, 1)
+        settings = parse_arch(arch, cls.arch_settings, topks=TOPKS)
         for dim in settings['embed_dims']:
             if dim % HEAD_DIM:
                 raise ValueError(f'arch.embed_dims has {dim}: it must be a multiple of {HEAD_DIM}')
         return settings['embed_dims'], settings['depths'], settings['topks']
-
-
-def _stem(dim: int) -> nn.Sequential:
-    """Two 3x3 convolutions of stride 2: (B, 3, H, W) to (B, dim, H / 4, W / 4)."""
-    return nn.Sequential(*_downsample(3, dim // 2), nn.GELU(), *_downsample(dim // 2, dim))
-
-
-def _downsample(in_dim: int, dim: int) -> nn.Sequential:
-    """One 3x3 convolution of stride 2: (B, in_dim, H, W) to (B, dim, H / 2, W / 2)."""
-    return nn.Sequential(nn.Conv2d(in_dim, dim, 3, stride=2, padding=1), nn.BatchNorm2d(dim))

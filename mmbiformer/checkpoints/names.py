@@ -62,6 +62,17 @@ BIFORMER = Names(
     classifier=r'^(norm|head)\.',
 )
 
+BIFORMER_STL = Names(
+    to_ours=((r'^(stages\.\d)\.blocks\.', r'\1.'), *BIFORMER.to_ours),
+    to_official=(
+        *((ours, official) for ours, official in BIFORMER.to_official if 'mlp' not in ours),
+        (r'\.mlp\.fc1\.', '.mlp.0.'),
+        (r'\.mlp\.fc2\.', '.mlp.2.'),
+        (r'^(stages\.\d)\.', r'\1.blocks.'),
+    ),
+    classifier=BIFORMER.classifier,
+)
+
 # CloFormer's strided block ends a stage officially, and begins the next one here. All published
 # architectures have as many blocks.
 _STRIDED = {'layers.0.blocks.1': 1, 'layers.1.blocks.1': 2, 'layers.2.blocks.5': 3}

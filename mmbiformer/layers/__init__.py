@@ -6,6 +6,7 @@ from .clo_attention import CloAttention
 from .clo_block import CloBlock, StridedCloBlock
 from .drop_path import DropPath
 from .mlp import MLP
+from .patches import ChannelsFirstLayerNorm, PatchConv2d
 from .routing_attention import BiLevelRoutingAttention, ChannelsFirstRoutingAttention
 
 __all__ = [
@@ -14,10 +15,12 @@ __all__ = [
     'Attention',
     'BiFormerBlock',
     'BiLevelRoutingAttention',
+    'ChannelsFirstLayerNorm',
     'ChannelsFirstRoutingAttention',
     'CloAttention',
     'CloBlock',
     'DropPath',
     'FullAttention',
+    'PatchConv2d',
     'StridedCloBlock',
 ]

@@ -22,15 +22,26 @@ class BiFormerBlock(nn.Module):
         attention (nn.Module): The attention; maps (B, H, W, C) to the same shape. On CPUs one that
             inherits :class:`Attention` and its ``forward`` is fused with what surrounds it.
         drop_path (float): Probability of stochastic depth.
+        mlp_ratio (int): Channels between the layers of the MLP, as a multiple of C.
+        conv_position (bool): Whether there is a position encoding; BiFormer-STL has none.
     """
 
-    def __init__(self, dim: int, attention: nn.Module, drop_path: float = 0.0) -> None:
+    def __init__(
+        self,
+        dim: int,
+        attention: nn.Module,
+        drop_path: float = 0.0,
+        mlp_ratio: int = MLP_RATIO,
+        conv_position: bool = True,
+    ) -> None:
         super().__init__()
-        self.conv_position = nn.Conv2d(dim, dim, 3, padding=1, groups=dim)
+        self.conv_position = (
+            nn.Conv2d(dim, dim, 3, padding=1, groups=dim) if conv_position else None
+        )
         self.norm1 = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
         self.attn = attention
         self.norm2 = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
-        self.mlp = MLP(dim, MLP_RATIO * dim)
+        self.mlp = MLP(dim, mlp_ratio * dim)
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -40,15 +51,19 @@ class BiFormerBlock(nn.Module):
             if problem is None:
                 return self._forward_fused(x)
             log_unfused(type(self).__name__, problem)
-        x = depthwise_conv(self.conv_position, x) + x
+        if self.conv_position is not None:
+            x = depthwise_conv(self.conv_position, x) + x
         x = x + self.drop_path(self.attn(self.norm1(x)))
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
     def _forward_fused(self, x: Tensor) -> Tensor:
-        """Compute the same; without gradients, in the memory that the convolution returned."""
-        x = add_into(depthwise_conv(self.conv_position, x), x)
+        """Compute the same; without gradients, in the memory of the first sum."""
+        is_own = self.conv_position is not None
+        if is_own:
+            x = add_into(depthwise_conv(self.conv_position, x), x)
         scale = self.drop_path.sample_scale(x)
-        x = fused.add_linear(x, self._attend_fused(x), scale, self.attn.proj)
+        attended = self._attend_fused(x)
+        x = fused.add_linear(x, attended, scale, self.attn.proj, may_overwrite=is_own)
         return fused.add_norm_mlp(x, self.drop_path.sample_scale(x), self.norm2, self.mlp)
 
     def _attend_fused(self, x: Tensor) -> Tensor:

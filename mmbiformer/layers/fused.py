@@ -211,17 +211,24 @@ def norm_linear(
     return _NormLinear.apply(x, norm.eps, widths, *parameters)
 
 
-def add_linear(x: Tensor, y: Tensor, scale: Tensor | None, linear: nn.Linear) -> Tensor:
+def add_linear(
+    x: Tensor,
+    y: Tensor,
+    scale: Tensor | None,
+    linear: nn.Linear,
+    may_overwrite: bool = True,
+) -> Tensor:
     """``x + scale * linear(y)`` of maps (B, H, W, C); ``scale`` (B, ) or None for 1.
 
-    Without gradients it may be written over x, which must not be used again.
+    Without gradients it may be written over x, which then must not be used again.
     """
     tokens = x.flatten(0, 2)
     operands = tokens, y.flatten(0, 2), _per_token(scale, x), linear.weight, linear.bias
     if torch.is_grad_enabled():
         out = _AddLinear.apply(*operands)
     else:
-        out = _write_add_linear(tokens, *operands)
+        out = tokens if may_overwrite else torch.empty_like(tokens)
+        _write_add_linear(out, *operands)
     return out.view_as(x)
 
 

@@ -4,15 +4,16 @@ import pytest
 import torch
 
 from mmbiformer import BiFormer
+from mmbiformer.backbones import BiFormerSTL, SwinLayout
 from mmbiformer.backbones.biformer import TOPKS
 from mmbiformer.checkpoints import CheckpointError
 
 OWN = dict(embed_dims=(32, 32, 64, 64), depths=(1, 1, 2, 1))
 
 
-def weights_of(arch) -> dict[str, torch.Tensor]:
+def weights_of(arch, family=BiFormer, **options) -> dict[str, torch.Tensor]:
     with torch.device('meta'):
-        return BiFormer(arch).state_dict()
+        return family(arch, **options).state_dict()
 
 
 @pytest.mark.parametrize('arch', [*BiFormer.arch_settings, dict(OWN, topks=TOPKS)], ids=str)
@@ -36,3 +37,36 @@ def test_says_what_it_cannot_build():
     three = {n: x for n, x in weights_of(OWN).items() if not n.startswith('stages.3.')}
     with pytest.raises(CheckpointError, match=r'no known BiFormer: arch\.embed_dims=\(32, 32'):
         BiFormer.infer_arch(three)
+
+
+STL_ARCHS = [
+    'tiny',
+    dict(OWN, topks=TOPKS),
+    dict(OWN, mlp_ratios=(3, 4, 4, 2), topks=(1, None, None, None)),
+    dict(BiFormerSTL.arch_settings['tiny'], topks=(1, 1, 1, 1)),
+]
+
+
+@pytest.mark.parametrize('arch', STL_ARCHS, ids=str)
+def test_stl(arch):
+    weights = weights_of(arch, BiFormerSTL)
+    assert BiFormerSTL.infer_arch(weights) == arch
+    assert BiFormerSTL.infer_arch(dict(reversed(weights.items()))) == arch
+    with pytest.raises(CheckpointError, match=r'of no BiFormer: none of its names is stages'):
+        BiFormer.infer_arch(weights)
+
+
+@pytest.mark.parametrize('downsampling', ['patches', 'overlapped'])
+@pytest.mark.parametrize('arch', ['tiny', OWN, dict(OWN, mlp_ratios=(3, 3, 3, 3))], ids=str)
+def test_swin_layout(arch, downsampling):
+    weights = weights_of(arch, SwinLayout, attention='criss_cross', downsampling=downsampling)
+    assert SwinLayout.infer_arch(weights) == arch
+
+
+def test_stl_says_what_it_cannot_build():
+    with pytest.raises(CheckpointError, match=r'of no BiFormerSTL: it lacks downsample_layers\.0'):
+        BiFormerSTL.infer_arch({'layer1.weight': torch.ones(1)})
+    weights = weights_of(OWN, BiFormerSTL)
+    three = {n: x for n, x in weights.items() if not n.startswith('stages.3.')}
+    with pytest.raises(CheckpointError, match=r'no known BiFormerSTL: arch\.embed_dims=\(32, 32'):
+        BiFormerSTL.infer_arch(three)

@@ -5,9 +5,11 @@ import torch
 from golden import golden_cases
 
 from mmbiformer import BiFormer, CloFormer
-from mmbiformer.checkpoints import BIFORMER, CLOFORMER
+from mmbiformer.backbones import BiFormerSTL
+from mmbiformer.checkpoints import BIFORMER, BIFORMER_STL, CLOFORMER
 
 CASES = golden_cases()
+STL_CASES = golden_cases('official_biformer_stl.json')
 
 
 @pytest.mark.parametrize('case', [x for x in CASES if CASES[x]['kind'] == 'backbone'])
@@ -28,6 +30,26 @@ def test_names_of_ours_stay():
 def test_names_of_earlier_versions_are_ours():
     assert BIFORMER.ours('stages.1.0.mlp.0.weight') == 'stages.1.0.mlp.fc1.weight'
     assert BIFORMER.ours('stages.1.0.mlp.2.bias') == 'stages.1.0.mlp.fc2.bias'
+
+
+@pytest.mark.parametrize('name', STL_CASES)
+def test_every_official_name_of_stl_is_one_of_ours(name):
+    with torch.device('meta'):
+        backbone = BiFormerSTL()
+    shapes = {
+        name: list(x.shape)
+        for name, x in backbone.state_dict().items()
+        if not name.startswith('norm')  # of the outputs, which a classifier does not have
+    }
+    of_backbone = {
+        name: shape
+        for name, shape in STL_CASES[name]['params'].items()
+        if not name.startswith(('norm.', 'head.'))
+    }
+    assert {BIFORMER_STL.ours(name): shape for name, shape in of_backbone.items()} == shapes
+    assert {BIFORMER_STL.official(name) for name in shapes} == of_backbone.keys()
+    for name in backbone.state_dict():
+        assert BIFORMER_STL.ours(name) == name
 
 
 CLOFORMER_CASES = golden_cases('official_cloformer.json')

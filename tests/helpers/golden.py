@@ -1,8 +1,7 @@
 """The official implementation's outputs in float64, and the functions that make its inputs.
 
-A file in ``data``, such as ``official_biformer.json``, holds, per case, the official arguments,
-the official names and shapes, and probes of outputs and gradients. Weights and inputs are
-functions of names and seeds.
+Files in ``data`` hold, per case, the official arguments, the official names and shapes, and probes
+of outputs and gradients. Weights and inputs are functions of names and seeds.
 """
 
 import functools

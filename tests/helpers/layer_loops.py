@@ -9,7 +9,7 @@ def randomise(module: nn.Module) -> nn.Module:
     """Double precision, and every parameter drawn from a normal distribution, biases too."""
     torch.manual_seed(0)
     for parameter in module.double().parameters():
-        nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
+        nn.init.normal_(parameter, std=parameter.shape[1:].numel() ** -0.5)
     return module
 
 

@@ -9,9 +9,11 @@ from golden import assert_probe, golden_cases, normal, official_state_dict
 from toolbox import run_command, run_tool
 
 from mmbiformer import BiFormer, CloFormer
+from mmbiformer.backbones import BiFormerSTL, SwinLayout
 
 DENSE = golden_cases()['tiny_detection_S16']
 CLASSIFIER = golden_cases()['tiny_224_classification']
+STL = golden_cases('official_biformer_stl.json')['stl_224']
 
 
 def convert(*args) -> None:
@@ -100,6 +102,31 @@ def test_an_own_architecture_is_converted(tmp_path, capfd):
     backbone.load_state_dict(content)
     for name, value in trained.state_dict().items():
         assert torch.equal(backbone.state_dict()[name], value), name
+
+
+def test_converted_stl_has_our_names(tmp_path, capfd):
+    src, dst = tmp_path / 'classifier.pth', tmp_path / 'backbone.pth'
+    weights = {name: x.float() for name, x in official_state_dict(STL).items()}
+    torch.save(dict(model=weights, epoch=299), src)
+    convert(src, dst)
+    out = capfd.readouterr().out
+    assert out.splitlines()[-1] == f"{dst}: BiFormerSTL(arch='tiny')"
+    expected, backbone = BiFormerSTL(), BiFormerSTL()
+    expected.load_state_dict(weights)
+    backbone.load_state_dict(torch.load(dst, weights_only=True))
+    for name, value in expected.state_dict().items():
+        assert name.startswith('norm') or torch.equal(backbone.state_dict()[name], value), name
+    src.unlink(), dst.unlink()
+
+
+def test_another_attention_in_the_layout_is_one_line(tmp_path, capfd):
+    src = tmp_path / 'axial.pth'
+    arch = dict(embed_dims=(32, 32, 64, 64), depths=(1, 1, 2, 1))
+    torch.save(SwinLayout(arch, 'sequential_axial').state_dict(), src)
+    with pytest.raises(SystemExit) as stop:
+        convert(src, tmp_path / 'dst.pth')
+    assert stop.value.code == 2
+    assert 'of another architecture than the backbone: ' in error_line(capfd)
 
 
 def tiny_weights() -> dict:
