@@ -1,15 +1,13 @@
 """Sliding windows: each token attends to its neighbourhood."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmbiformer.layers.maps import to_channels_first, to_channels_last
 from mmbiformer.registry import MODELS
 
 from .base import check_divides
-
-SIDE = 7
+from .neighbourhood import REACH, SIDE, products, sums
 
 
 @MODELS.register_module()
@@ -45,37 +43,21 @@ class SlidingWindowAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, H, W, C) to a map of the same shape."""
-        height, width = x.shape[1:3]
         qkv = to_channels_last(self.qkv(to_channels_first(x)))
         q, k, v = qkv.unflatten(-1, (self.num_heads, 3, -1)).unbind(-2)  # (B, H, W, N, D)
-        real = torch.ones_like(x[:1, ..., :1], dtype=torch.bool)
-        # A neighbourhood is taken row by row: all of it at once were 49 copies of the map.
-        logits = torch.stack(
-            [
-                self._row_logits(q, near, row).masked_fill(~is_near, -torch.inf)
-                for row, (near, is_near) in enumerate(
-                    zip(_neighbours(k), _neighbours(real), strict=True)
-                )
-            ],
-            dim=-2,
-        )
-        attention = logits.flatten(-2).softmax(-1).unflatten(-1, (SIDE, SIDE))
-        out = sum(
-            (attention[..., row, None, :] * near).sum(-1)
-            for row, near in enumerate(_neighbours(v))
-        )
-        return out.reshape(x.shape[0], height, width, -1)
-
-    def _row_logits(self, q: Tensor, near: Tensor, row: int) -> Tensor:
-        """Products with the keys of a row of the neighbourhood, (B, H, W, N, 7)."""
         by_row, by_column = q.chunk(2, dim=-1)
-        of_row = (by_row * self.row_embedding[row]).sum(-1, keepdim=True)
+        of_rows = torch.einsum('bhwnd,ynd->bhwny', by_row, self.row_embedding)
         of_columns = torch.einsum('bhwnd,xnd->bhwnx', by_column, self.column_embedding)
-        return (q.unsqueeze(-1) * near).sum(-2) + of_row + of_columns
+        bias = (of_rows.unsqueeze(-1) + of_columns.unsqueeze(-2)).flatten(-2)
+        logits = (products(q, k) + bias).masked_fill(~_is_on_map(x), -torch.inf)
+        return sums(logits.softmax(-1).to(v.dtype), v).flatten(-2)
 
 
-def _neighbours(x: Tensor) -> list[Tensor]:
-    """For each row of the neighbourhood its tokens, behind the last axis: (B, H, W, ..., 7)."""
-    reach, height = SIDE // 2, x.shape[1]
-    padded = F.pad(x, (0, 0) * (x.ndim - 3) + (reach,) * 4)
-    return [padded[:, row : row + height].unfold(2, SIDE, 1) for row in range(SIDE)]
+def _is_on_map(x: Tensor) -> Tensor:
+    """Which neighbours of each token of a map (B, H, W, C) there are, bool (H, W, 1, 49)."""
+    height, width = x.shape[1:3]
+    rows, columns = (torch.arange(size, device=x.device).view(-1, 1) for size in (height, width))
+    steps = torch.arange(-REACH, REACH + 1, device=x.device)
+    rows, columns = rows + steps, columns + steps  # of the neighbours, (H, 7) and (W, 7)
+    has_row, has_column = (rows >= 0) & (rows < height), (columns >= 0) & (columns < width)
+    return (has_row[:, None, :, None] & has_column[:, None]).flatten(-2).unsqueeze(2)
