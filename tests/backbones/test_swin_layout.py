@@ -5,6 +5,7 @@ from math import ceil
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from mmbiformer import BiFormer
 from mmbiformer.backbones import BiFormerSTL, SwinLayout
@@ -122,6 +123,45 @@ def test_fused_blocks_equal_their_modules_and_leave_the_input_alone(slot, grad, 
             with monkeypatch.context() as patch:
                 patch.setattr(block, 'is_eager_on_cpu', lambda x: False)
                 torch.testing.assert_close(out, module(x), rtol=0, atol=1e-11)
+
+
+# A rounded query may be routed elsewhere: BiFormer's own tests have its autocast.
+@pytest.mark.parametrize('slot', [slot for slot in SLOTS if slot != 'routing'])
+@pytest.mark.parametrize(
+    ('dtype', 'bound'), [(torch.bfloat16, 0.03), (torch.float16, 0.004)], ids=['bf16', 'fp16']
+)
+def test_autocast(slot, dtype, bound):
+    torch.manual_seed(0)
+    backbone = randomise_norms(SwinLayout(SMALL, slot)).eval()
+    x = torch.randn(2, 3, 50, 70)
+    expected = backbone(x)
+    with torch.autocast('cpu', dtype):
+        outs = backbone(x)
+    for out, exact in zip(outs, expected, strict=True):
+        assert 0 < (out.float() - exact).norm() / exact.norm() < bound
+    sum(out.float().square().sum() for out in outs).backward()
+    assert all(p.grad.isfinite().all() for p in backbone.parameters())
+
+
+@each_slot
+def test_images_of_a_batch_do_not_touch(slot):
+    torch.manual_seed(0)
+    backbone = randomise_norms(SwinLayout(SMALL, slot).double()).eval()
+    x = torch.randn(2, 3, 50, 70, dtype=torch.float64)
+    with torch.no_grad():
+        for both, one in zip(backbone(x), backbone(x[1:]), strict=True):
+            torch.testing.assert_close(both[1:], one, rtol=0, atol=1e-11)
+
+
+# arXiv 2103.14030 has 4.5 G multiply-adds for Swin-T, arXiv 2303.08810 4.6 G for BiFormer-STL.
+@pytest.mark.parametrize(('slot', 'giga_macs'), [('shifted_window', 4.5), ('routing', 4.6)])
+def test_cost_at_224_is_the_published_one(slot, giga_macs):
+    with torch.device('meta'):
+        backbone = SwinLayout('t', slot, out_indices=(3,)).eval()
+        image = torch.empty(1, 3, 224, 224)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        backbone(image)
+    assert round(counter.get_total_flops() / 2e9, 1) == giga_macs
 
 
 def test_patches_at_the_edge_are_filled_up_with_zeros():
