@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mmbiformer import BiFormer
+from mmbiformer.backbones import BiFormerSTL
 
 ANY = torch.export.Dim.AUTO
 
@@ -37,6 +38,20 @@ def test_exported_program_takes_any_size(padding):
     example = torch.randn(2, 3, 70, 100, dtype=torch.float64)
     program = torch.export.export(backbone, (example,), dynamic_shapes=[shapes])
     assert not [node for node in program.graph.nodes if 'mmbiformer' in str(node.target)]
+    for size in SIZES:
+        image = torch.randn(3, 3, *size, dtype=torch.float64)
+        with torch.no_grad():
+            for result, expected in zip(program.module()(image), backbone(image), strict=True):
+                torch.testing.assert_close(result, expected, rtol=0, atol=1e-10)
+
+
+def test_exported_program_of_stl_takes_any_size():
+    torch.manual_seed(0)
+    arch = dict(embed_dims=(32, 64, 96, 128), depths=(1, 1, 1, 1), topks=(1, 2, 4, None))
+    backbone = BiFormerSTL(arch, partition_factor=3).double().eval()
+    shapes = {0: torch.export.Dim('batch'), 2: ANY, 3: ANY}
+    example = torch.randn(2, 3, 70, 100, dtype=torch.float64)
+    program = torch.export.export(backbone, (example,), dynamic_shapes=[shapes])
     for size in SIZES:
         image = torch.randn(3, 3, *size, dtype=torch.float64)
         with torch.no_grad():
