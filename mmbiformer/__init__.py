@@ -5,12 +5,12 @@ import warnings
 from .stack import find_problems
 
 __version__ = '0.1.0'
-__all__ = ['BiFormer', 'CloFormer', '__version__']
+__all__ = ['BiFormer', 'BiFormerSTL', 'CloFormer', '__version__']
 
 
 def __getattr__(name: str) -> object:
     # Lazy, so that `mmbiformer.ops` imports with torch alone.
-    if name in ('BiFormer', 'CloFormer'):
+    if name in ('BiFormer', 'BiFormerSTL', 'CloFormer'):
         from . import backbones
 
         return getattr(backbones, name)

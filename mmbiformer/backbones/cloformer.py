@@ -1,6 +1,5 @@
 """CloFormer: Rethinking Local Perception in Lightweight Vision Transformer (arXiv 2303.17803)."""
 
-import re
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -11,7 +10,14 @@ from mmbiformer.layers import LAYER_NORM_EPS, CloAttention, CloBlock, StridedClo
 from mmbiformer.layers.clo_block import MLP_RATIO
 from mmbiformer.registry import MODELS
 
-from .base import NUM_STAGES, StagedBackbone, check_choice, check_int
+from .base import (
+    NUM_STAGES,
+    StagedBackbone,
+    check_choice,
+    check_drop_path_rate,
+    check_int,
+    tensors_of_blocks,
+)
 
 KERNEL_SIZES = (3, 5, 7, 9)  # of AttnConv in each stage
 POOL_SIZES = (8, 4, 2, 1)  # of the keys of global heads in each stage
@@ -86,8 +92,7 @@ class CloFormer(StagedBackbone):
     ) -> None:
         super().__init__(out_indices, frozen_stages, norm_eval, with_cp, init_cfg)
         settings = self._parse_arch(arch)
-        if not 0.0 <= drop_path_rate < 1.0:
-            raise ValueError(f'drop_path_rate={drop_path_rate} must be in [0, 1)')
+        check_drop_path_rate(drop_path_rate)
         self.embed_dims = dims = settings['embed_dims']
         depths = settings['depths']
         rates = iter(torch.linspace(0, drop_path_rate, sum(depths), device='cpu').tolist())
@@ -121,17 +126,15 @@ class CloFormer(StagedBackbone):
     @classmethod
     def infer_arch(cls, state_dict: Mapping[str, Tensor]) -> str:
         """A name: tensors do not tell how many heads an own architecture has."""
-        widths: dict[int, dict[int, int]] = {}  # stage -> block -> channels
-        for name, value in state_dict.items():
-            if match := re.match(r'stages\.(\d)\.(\d+)\.mlp\.conv\.bias$', name):
-                widths.setdefault(int(match[1]), {})[int(match[2])] = value.numel() // MLP_RATIO
-        if not widths:
+        convolutions = tensors_of_blocks(state_dict, 'mlp.conv.bias')
+        if not convolutions:
             raise CheckpointError(
                 'the checkpoint is of no CloFormer: none of its names is stages.0.0.mlp.conv.bias'
             )
-        blocks = [widths[stage] for stage in sorted(widths)]
-        dims = tuple(x[0] for x in blocks)
-        depths = tuple(len(x) + (stage < NUM_STAGES - 1) for stage, x in enumerate(blocks))
+        dims = tuple(len(blocks[0]) // MLP_RATIO for blocks in convolutions)
+        depths = tuple(
+            len(blocks) + (stage < NUM_STAGES - 1) for stage, blocks in enumerate(convolutions)
+        )
         for name, known in cls.arch_settings.items():
             if (known['embed_dims'], known['depths']) == (dims, depths):
                 return name
