@@ -7,16 +7,25 @@ from math import ceil
 from mmbiformer.errors import UserError
 from mmbiformer.ops import BACKENDS
 
+from .ablation_rows import ROWS as ABLATION_ROWS
 from .families import FAMILY_OF, arch_title
 
 OFFICIAL = 'official-style'
-RIVALS = ('swin-t', 'resnet-50')
+RIVALS = ('swin-t', 'resnet-50', 'mobilenet-v2')
+OFFICIAL_STYLE = f'-{OFFICIAL}'
+CLOFORMERS = tuple(
+    f'cloformer-{arch}{style}' for arch in ('xxs', 'xs', 's') for style in (OFFICIAL_STYLE, '')
+)
+# Rows that are measured where none are named: of CloFormer the one of BiFormer-T's size.
+_NAMED_ALONE = tuple(row for row in CLOFORMERS if row != 'cloformer-s')
 # Rows of level plugin: a detector as it is, and with routed attention plugged in, each also as
 # public tutorials have it, which is the official style.
 PLAIN = 'yolox-s'
 PLUGGED_IN = ('bra-p3', 'bra-p3-p4-p5')
 TUTORIAL_STYLE = '-tutorial-style'
 MODES = ('inference', 'training')
+# Levels that are about one model, whatever --arch says -> what titles call it.
+FIXED_MODELS = {'plugin': 'YOLOX-s', 'ablation': "Swin-T's layout, S={}"}
 # Image size -> S of the shipped configs and of the paper.
 SHIPPED_FACTORS = {(224, 224): 7, (512, 512): 8, (800, 1344): 16}
 SHIPPED_TASKS = {7: 'classification', 8: 'segmentation', 16: 'detection'}
@@ -32,9 +41,8 @@ class Case:
     """One row: a model at a size in a mode. Can be pickled.
 
     Attributes:
-        level (str): 'op', 'backbone', 'detector' or 'plugin'.
-        model (str): A backend of routed attention, 'official-style', 'swin-t' or 'resnet-50'; or a
-            row of level plugin.
+        level (str): 'op', 'backbone', 'detector', 'plugin' or 'ablation'.
+        model (str): A row of the level, see :func:`known_models`.
         mode (str): 'inference' or 'training': forward and backward, no optimizer.
         size (tuple): Height and width of the image.
         stage (int, optional): The stage whose routed attention is measured, at level 'op'.
@@ -60,11 +68,12 @@ class Case:
         """What the cases of one group share."""
         place = f', attention of stage {self.stage + 1}' if self.level == 'op' else ''
         model = f'{arch_title(self.arch)} with S={self.partition_factor}'
+        if self.level in FIXED_MODELS:
+            model = FIXED_MODELS[self.level].format(self.partition_factor)
         algorithms = ', deterministic algorithms' if self.deterministic else ''
         return (
             f'{self.level}{place}, {self.mode}, {size_name(self.size)}, '
-            f'{"YOLOX-s" if self.level == "plugin" else model}, batch {self.batch_size}, '
-            f'{self.precision}{algorithms}'
+            f'{model}, batch {self.batch_size}, {self.precision}{algorithms}'
         )
 
 
@@ -97,14 +106,21 @@ def known_models(level: str) -> tuple[str, ...]:
     """The rows that a level may have, the yardstick first."""
     if level == 'plugin':
         return PLAIN, *(f'{row}{style}' for row in PLUGGED_IN for style in (TUTORIAL_STYLE, ''))
-    return (OFFICIAL, *BACKENDS, *(() if level == 'op' else RIVALS))
+    if level == 'ablation':
+        return ABLATION_ROWS
+    rows = OFFICIAL, *BACKENDS
+    if level == 'op':
+        return rows
+    # mmdet has no RetinaNet on MobileNetV2.
+    rivals = [row for row in RIVALS if level == 'backbone' or row != 'mobilenet-v2']
+    return *rows, *rivals, *CLOFORMERS
 
 
 def groups_of(options: Namespace, configs: str) -> list[list[Case]]:
     """The groups that the command line asks for: cases of one group are measured in turns.
 
     Args:
-        options (Namespace): Checked, of level 'op', 'backbone', 'detector' or 'plugin'.
+        options (Namespace): Checked, of a level that has rows.
         configs (str): Folder of the shipped configs.
 
     Raises:
@@ -120,7 +136,9 @@ def groups_of(options: Namespace, configs: str) -> list[list[Case]]:
     stages = [None]
     if level == 'op':
         stages = [stage for stage, topk in enumerate(FAMILY_OF[arch].topks) if topk is not None]
-    chosen = [model for model in known if models is None or model in models]
+    if models is None:
+        models = [model for model in known if model not in _NAMED_ALONE]
+    chosen = [model for model in known if model in models]
     factors = {x: options.partition_factor or default_factor(arch, x) for x in options.size}
     shared = options.batch_size, options.device, options.precision
     last = configs, options.deterministic

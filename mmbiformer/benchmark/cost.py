@@ -58,7 +58,7 @@ def step_flops(step: Step) -> float:
     if case.level == 'op':
         layer, tokens = step.module, prod(map_size(case.size, case.stage))
         forward = routed_flops(tokens, layer.proj.out_features, layer.topk, layer.partition_factor)
-    elif case.level == 'backbone':
+    elif case.level in ('backbone', 'ablation'):
         forward = backbone_flops(step.module, case.size)
     else:
         forward = detector_flops(step.module, case.size)

@@ -5,10 +5,13 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from mmbiformer.backbones import CloFormer
 from mmbiformer.errors import UserError
 
-from .cases import OFFICIAL, PLAIN, RIVALS, TUTORIAL_STYLE, Case
+from .ablation_rows import build_row
+from .cases import CLOFORMERS, OFFICIAL, OFFICIAL_STYLE, PLAIN, RIVALS, TUTORIAL_STYLE, Case
 from .families import FAMILY_OF
+from .official_cloformer import official_cloformer
 from .official_style import official_style
 
 RIVAL_CONFIGS = {
@@ -21,14 +24,20 @@ RIVAL_CONFIGS = {
 def build_backbone(case: Case) -> nn.Module:
     """The backbone of a row: four outputs, all parameters trained, no stochastic depth."""
     if case.model in RIVALS:
-        from mmdet.models import ResNet, SwinTransformer
+        from mmdet.models import MobileNetV2, ResNet, SwinTransformer
 
-        # The defaults of both classes are Swin-T and ResNet, trained from the first layer on.
-        return SwinTransformer(drop_path_rate=0.0) if case.model == 'swin-t' else ResNet(depth=50)
+        # The defaults of the classes, with all layers trained.
+        if case.model == 'swin-t':
+            return SwinTransformer(drop_path_rate=0.0)
+        return ResNet(depth=50) if case.model == 'resnet-50' else MobileNetV2()
+    torch.manual_seed(0)  # rows of one architecture have the same weights
+    if case.level == 'ablation':
+        return build_row(case.model, case.partition_factor)
+    if case.model in CLOFORMERS:
+        return _styled(CloFormer(_cloformer_arch(case), norm_eval=True), case)
     family = FAMILY_OF[case.arch]
     arch = family.archs[case.arch]
     options = dict(partition_factor=case.partition_factor, norm_eval=True)
-    torch.manual_seed(0)  # all rows have the same weights
     if case.model == OFFICIAL:
         return family.official_style(family.backbone(arch, **options))
     return family.backbone(arch, attention_backend=case.model, **options)
@@ -39,8 +48,11 @@ def build_detector(case: Case) -> nn.Module:
     from mmengine.model import initialize
 
     family = FAMILY_OF[case.arch]
-    model = _read_model(case, family.detector_config.format(arch=case.arch))
-    if case.model not in RIVALS:
+    config = family.detector_config.format(arch=case.arch)
+    if case.model in CLOFORMERS:
+        config = f'cloformer/retinanet_cloformer-{_cloformer_arch(case)}_fpn_1x_coco.py'
+    model = _read_model(case, config)
+    if case.model not in (*RIVALS, *CLOFORMERS):
         model.backbone.partition_factor = case.partition_factor
         if case.model != OFFICIAL:
             model.backbone.attention_backend = case.model
@@ -49,6 +61,8 @@ def build_detector(case: Case) -> nn.Module:
     initialize(detector.bbox_head, detector.bbox_head.init_cfg)
     if case.model == OFFICIAL:
         detector.backbone = family.official_style(detector.backbone)
+    elif case.model in CLOFORMERS:
+        detector.backbone = _styled(detector.backbone, case)
     return detector
 
 
@@ -65,6 +79,14 @@ def build_plugged_in(case: Case) -> nn.Module:
     ):
         nn.init.constant_(conv.bias, -4.6)
     return detector if row == case.model else official_style(detector)
+
+
+def _cloformer_arch(case: Case) -> str:
+    return case.model.removeprefix('cloformer-').removesuffix(OFFICIAL_STYLE)
+
+
+def _styled(cloformer: CloFormer, case: Case) -> nn.Module:
+    return official_cloformer(cloformer) if case.model.endswith(OFFICIAL_STYLE) else cloformer
 
 
 def _read_model(case: Case, config: str) -> dict:

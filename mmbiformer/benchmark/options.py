@@ -10,7 +10,7 @@ from .cases import MODES, Size
 from .device import DTYPES, pick_device
 from .families import FAMILIES, FAMILY_OF
 
-LEVELS = ('op', 'backbone', 'detector', 'plugin', 'growth', 'advice')
+LEVELS = ('op', 'backbone', 'detector', 'plugin', 'ablation', 'growth', 'advice')
 GROWTH_SIZES = (256, 384, 512, 768, 1024, 1536)
 
 
@@ -35,7 +35,7 @@ def parse_options(description: str, argv: list[str] | None = None) -> argparse.N
     add(
         '--models',
         nargs='+',
-        help='rows: official-style, backends of routed attention, swin-t, resnet-50; default: all',
+        help='rows, as official-style, chunked, swin-t, cloformer-s; default: most of the level',
     )
     add('--partition-factor', type=_count, help='S; default: 7, 8, 16 at 224, 512, 800x1344')
     add('--batch-size', type=_count, default=1, help='images per step (%(default)s)')
@@ -56,6 +56,8 @@ def parse_options(description: str, argv: list[str] | None = None) -> argparse.N
         raise UserError(
             '--level plugin is YOLOX-s with S=7: leave out --partition-factor and --arch'
         )
+    if options.level == 'ablation' and options.arch:
+        raise UserError("--level ablation is of Swin-T's size: leave out --arch")
     options.arch = options.arch or 's'
     if options.deterministic and options.device == 'cuda':
         # cuBLAS reads it when it starts, and has no deterministic products without it.

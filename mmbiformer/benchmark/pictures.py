@@ -13,7 +13,7 @@ from mmbiformer.figures import new_figure
 from mmbiformer.files import whole_or_absent
 from mmbiformer.tables import MISSING
 
-from .cases import OFFICIAL, PLAIN, RIVALS, TUTORIAL_STYLE
+from .cases import OFFICIAL, OFFICIAL_STYLE, PLAIN, RIVALS, TUTORIAL_STYLE
 from .groups import Row
 from .growth import PAPER_EXPONENTS, PARTS, Curves, exponents
 from .report import megabytes, milliseconds
@@ -64,7 +64,7 @@ def _bars(axes: Axes, rows: list[Row], values: list[float], labels: list[str], *
 
 
 def _color(model: str) -> str:
-    if model == OFFICIAL or model.endswith(TUTORIAL_STYLE):
+    if model == OFFICIAL or model.endswith((TUTORIAL_STYLE, OFFICIAL_STYLE)):
         return YARDSTICK
     return RIVAL if model in (*RIVALS, PLAIN) else OURS
 

@@ -7,6 +7,8 @@ from .groups import Row
 
 BLANK = '-'  # what follows from a number that is missing, or has nothing to be compared with
 SWIN = 'swin-t'
+# Levels whose rows are compared with one of them -> that row, and what the column calls it.
+FIRST_ROWS = {'plugin': (PLAIN, 'YOLOX-s'), 'ablation': ('shifted_window', 'shifted')}
 
 
 def milliseconds(seconds: float | None) -> str:
@@ -35,8 +37,8 @@ def format_group(rows: list[Row], matmul: float) -> str:
     head = ['model', 'ms', 'min-max', 'images/s', 'GFLOP', 'GFLOP/s', '% of matmul', 'peak MB']
     if case.mode == 'training':
         head.append('saved MB')
-    if case.level == 'plugin':
-        head += ['M parameters', '/ YOLOX-s']
+    if case.level in FIRST_ROWS:
+        head += ['M parameters', f'/ {FIRST_ROWS[case.level][1]}']
     else:
         head += ['vs official', '/ Swin-T'] if case.level != 'op' else ['vs official']
     table = format_table(head, [_cells(row, matmul, reference)[: len(head)] for row in rows])
@@ -49,10 +51,11 @@ def _cells(row: Row, matmul: float, reference: dict[str, float | None]) -> list[
     saved = [megabytes(row.saved_bytes)] if case.mode == 'training' else []
     if seconds is None:
         return [case.model, MISSING, *[BLANK] * 5, megabytes(row.peak_bytes), *saved, *'--']
-    official, swin, plain = (reference.get(name) for name in (OFFICIAL, SWIN, PLAIN))
+    official, swin = (reference.get(name) for name in (OFFICIAL, SWIN))
     rate = row.flops / seconds / 1e9
-    if case.level == 'plugin':
-        ratio = f'{seconds / plain:.2f}' if plain else BLANK
+    if case.level in FIRST_ROWS:
+        first = reference.get(FIRST_ROWS[case.level][0])
+        ratio = f'{seconds / first:.2f}' if first else BLANK
         compared = [f'{row.parameters / 1e6:.2f}', ratio]
     else:
         compared = [

@@ -125,6 +125,7 @@ def _op_step(case: Case) -> Step:
 _BUILDERS = {
     'op': _op_step,
     'backbone': _backbone_step,
+    'ablation': _backbone_step,
     'detector': _detector_step,
     'plugin': _detector_step,
 }

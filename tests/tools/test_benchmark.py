@@ -13,7 +13,7 @@ def run(tmp_path, capsys):
     """Run the tool; returns what it printed and what it wrote as JSON."""
 
     def run(*args: object) -> tuple[str, dict]:
-        arch = () if 'plugin' in args else ('--arch', 't')
+        arch = () if {'plugin', 'ablation'} & set(args) else ('--arch', 't')
         run_tool('benchmark', *args, *arch, *TINY, '--out-dir', tmp_path)
         (path,) = tmp_path.glob('*.json')
         return capsys.readouterr().out, json.loads(path.read_text())
@@ -86,6 +86,41 @@ def test_plugin(run, tmp_path) -> None:
     assert_is_picture(tmp_path)
 
 
+def test_ablation(run, tmp_path) -> None:
+    out, content = run('--level', 'ablation', '--size', '64', '--mode', 'inference')
+    assert "ablation, inference, 64x64, Swin-T's layout, S=4, batch 1, fp32" in out
+    (rows,) = content['groups']
+    assert all(row['samples'] and row['flops'] and not row['problems'] for row in rows)
+    parameters = {row['case']['model']: round(row['parameters'] / 1e6, 1) for row in rows}
+    # Backbones with four output norms; the last step is BiFormer-S, whose classifier has 25.5.
+    assert parameters == {
+        'sliding_window': 19.7,
+        'shifted_window': 27.5,
+        'spatially_separable': 30.4,
+        'sequential_axial': 27.5,
+        'criss_cross': 21.6,
+        'cross_shaped_window': 27.5,
+        'deformable': 27.6,
+        'routing': 27.6,
+        'overlapped': 29.6,
+        'deeper': 24.9,
+        'conv-position': 25.0,
+    }
+    assert '/ shifted' in out
+    assert_is_picture(tmp_path)
+
+
+def test_cloformer_and_mobilenet_are_rows_beside_biformer(run) -> None:
+    models = ['chunked', 'mobilenet-v2', 'cloformer-xxs-official-style', 'cloformer-xxs']
+    _, content = run('--size', '64', '--models', *models, '--mode', 'training')
+    (rows,) = content['groups']
+    assert [row['case']['model'] for row in rows] == models
+    assert all(row['samples'] and not row['problems'] for row in rows)
+    twin, ours = rows[2:]
+    assert twin['flops'] == ours['flops'] > 0
+    assert twin['parameters'] == ours['parameters']
+
+
 def test_growth(run, tmp_path) -> None:
     out, content = run('--level', 'growth', '--size', '32', '64', '--models', 'reference')
     assert "attention, paper's limit" in out
@@ -123,6 +158,10 @@ WRONG = {
     'architecture of YOLOX-s': (
         ['--level', 'plugin', '--arch', 's'],
         '--level plugin is YOLOX-s with S=7: leave out --partition-factor and --arch',
+    ),
+    'architecture of Swin-T': (
+        ['--level', 'ablation', '--arch', 's'],
+        "--level ablation is of Swin-T's size: leave out --arch",
     ),
     'measure': (['--measure'], '--measure goes with --level advice, not with backbone'),
 }
