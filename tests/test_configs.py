@@ -12,7 +12,17 @@ from mmengine.dataset import Compose
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, PARAM_SCHEDULERS, DefaultScope
 from torch import nn
-from zoo import CLOFORMER, CONFIGS, MASK_RCNN, NAMES, RETINANET, SEMANTIC_FPN, UPERNET, load
+from zoo import (
+    ABLATION,
+    CLOFORMER,
+    CONFIGS,
+    MASK_RCNN,
+    NAMES,
+    RETINANET,
+    SEMANTIC_FPN,
+    UPERNET,
+    load,
+)
 
 # The recipes of the published runs; drop path of T is this project's choice.
 RECIPES = {
@@ -92,7 +102,10 @@ def test_the_configs_on_disk_are_the_expected_ones():
     assert len(benchmark) == 3, benchmark
     plugin = [name for name, path in CONFIGS.items() if path.parent.name == 'plugin']
     assert len(plugin) == 7, plugin
-    assert sorted(CONFIGS) == sorted(NAMES + CLOFORMER + quickstart + benchmark + plugin)
+    assert len(ABLATION) == 22, ABLATION
+    assert sorted(CONFIGS) == sorted(
+        NAMES + CLOFORMER + quickstart + benchmark + plugin + ABLATION
+    )
 
 
 @pytest.mark.parametrize('name', CONFIGS)

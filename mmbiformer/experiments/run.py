@@ -1,12 +1,14 @@
-"""One training with its evaluation: what it is, and when it may be begun or gone on with."""
+"""Trainings with their evaluations: what they are, and when they may be begun or gone on with."""
 
 import json
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mmengine.config import Config
 
-from mmbiformer.engine import build_trainer, load_config
+from mmbiformer.engine import build_tester, build_trainer, load_config
 from mmbiformer.errors import UserError
 from mmbiformer.files import read_json, whole_or_absent
 
@@ -15,7 +17,7 @@ from .results import write_results
 
 @dataclass(frozen=True)
 class Run:
-    """One training, and the evaluation behind it.
+    """The training of a detector, and the evaluation behind it.
 
     Attributes:
         name (str): What the report calls the config.
@@ -88,3 +90,45 @@ class Run:
         prefix = self.work_dir / 'validation'
         results = write_results(self.load_config(data_root), checkpoint, prefix)
         assert results.detections == {'bbox': str(self.predictions)}
+
+
+class SegmentationRun(Run):
+    """The training of a segmenter, and the evaluation behind it."""
+
+    @property
+    def predictions(self) -> Path:
+        """The metrics, as JSON; the file appears when the run is complete."""
+        return self.work_dir / 'validation.metrics.json'
+
+    def evaluate(self, data_root: str, checkpoint: str) -> None:
+        """Write the metrics of a checkpoint, which completes the run."""
+        metrics = build_tester(self.load_config(data_root), checkpoint).test()
+        with whole_or_absent(self.predictions) as unfinished:
+            unfinished.write_text(json.dumps({key: float(x) for key, x in metrics.items()}))
+
+
+def check_runs(runs: Sequence[Run], seeds: Sequence[int], resume: bool) -> None:
+    """Refuse what could not be completed, before anything is made.
+
+    Raises:
+        UserError: If seeds are not different ones from 0 on, or a run may not be begun or gone on
+            with; see :meth:`Run.check`.
+    """
+    if len(set(seeds)) < len(seeds) or min(seeds) < 0:
+        given = ' '.join(str(seed) for seed in seeds)
+        raise UserError(f'--seeds {given}: give different numbers, 0 or more')
+    for run in runs:
+        run.check(resume)
+
+
+def complete(runs: Sequence[Run], data_root: Path) -> None:
+    """Train and evaluate, one after the other, what is not complete; prints how it gets on."""
+    for number, run in enumerate(runs, 1):
+        title = f'run {number} of {len(runs)}, {run.name} with seed {run.seed}'
+        if run.predictions.is_file():
+            print(f'{title}: is there', flush=True)
+            continue
+        print(f'{title}: begins', flush=True)
+        start = time.perf_counter()
+        run.evaluate(str(data_root), run.train(str(data_root)))
+        print(f'{title}: took {(time.perf_counter() - start) / 60:.1f} minutes', flush=True)

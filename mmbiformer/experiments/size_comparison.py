@@ -1,12 +1,10 @@
 """Detectors, trained under one recipe on objects of all sizes and compared."""
 
-import time
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
 from mmbiformer.datasets.shapes import make_shapes
-from mmbiformer.errors import UserError
 from mmbiformer.evaluation.detection.compare_seeds import compare_seeds, seeds_csv, seeds_text
 from mmbiformer.evaluation.detection.size_tables import report_text
 from mmbiformer.evaluation.judge_files import judge_files
@@ -15,7 +13,7 @@ from mmbiformer.evaluation.resampling import Bootstrap
 from mmbiformer.evaluation.sizes import size_ranges
 from mmbiformer.files import whole_or_absent
 
-from .run import Run
+from .run import Run, check_runs, complete
 
 IMAGE_SIZE = 256
 # Octaves of the side, in pixels; there are no larger objects.
@@ -49,6 +47,29 @@ def compare_detectors(
             and is not to be resumed, or was begun with another recipe.
     """
     annotations, images, predictions = predict(configs, setting, seeds, out_dir, resume)
+    title = f'Size benchmark, setting {setting}'
+    return report_by_size(annotations, images, predictions, seeds, Path(out_dir, setting), title)
+
+
+def report_by_size(
+    annotations: Path,
+    images: Path,
+    predictions: Mapping[str, Sequence[Path]],
+    seeds: Sequence[int],
+    folder: Path,
+    title: str,
+) -> str:
+    """Write the report of each seed to ``<folder>/report_seed<n>``, and ``seeds.csv`` of several.
+
+    Args:
+        annotations, images, predictions: As :func:`predict` returns them.
+        seeds (Sequence[int]): Of the predictions, in their order.
+        folder (Path): Where the reports go.
+        title (str): What the pages are called, without the seed.
+
+    Returns:
+        str: The tables, and where the files lie.
+    """
     parts, reports = [], {}
     for position, seed in enumerate(seeds):
         models = {name: paths[position] for name, paths in predictions.items()}
@@ -57,12 +78,13 @@ def compare_detectors(
             annotations, models, ranges, iou_type='bbox', may_be_empty=True, bootstrap=Bootstrap()
         )
         reports[seed] = report
-        folder = Path(out_dir, setting, f'report_seed{seed}')
-        title = f'Size benchmark, setting {setting}, seed {seed}'
-        files = write_report(report, folder, image_dir=images, title=title)
+        heading = f'{title}, seed {seed}'
+        files = write_report(
+            report, folder / f'report_seed{seed}', image_dir=images, title=heading
+        )
         note = 'of one training each: intervals and marks are over images alone'
-        parts.append(f'{title}\n\n{report_text(report)}\n{note}\n\nreport    {files["html"]}')
-    path = Path(out_dir, setting, 'seeds.csv')
+        parts.append(f'{heading}\n\n{report_text(report)}\n{note}\n\nreport    {files["html"]}')
+    path = folder / 'seeds.csv'
     path.unlink(missing_ok=True)  # perhaps of other seeds
     if len(seeds) > 1:
         comparison = compare_seeds(reports)
@@ -82,29 +104,17 @@ def predict(
         config, the detections in them in COCO's result format, one file per seed, in the order of
         seeds (dict[str, list[Path]]).
     """
-    if len(set(seeds)) < len(seeds) or min(seeds) < 0:
-        given = ' '.join(str(seed) for seed in seeds)
-        raise UserError(f'--seeds {given}: give different numbers, 0 or more')
     folder = Path(out_dir, setting)
     runs = [
         Run(name, config, seed, folder / f'{name}_seed{seed}')
         for seed in seeds
         for name, config in configs.items()
     ]
-    for run in runs:
-        run.check(resume)
+    check_runs(runs, seeds, resume)
     data_root = make_shapes(
         folder / 'shapes', image_size=IMAGE_SIZE, octaves=True, **SETTINGS[setting]
     )
-    for number, run in enumerate(runs, 1):
-        title = f'run {number} of {len(runs)}, {run.name} with seed {run.seed}'
-        if run.predictions.is_file():
-            print(f'{title}: is there', flush=True)
-            continue
-        print(f'{title}: begins', flush=True)
-        start = time.perf_counter()
-        run.evaluate(str(data_root), run.train(str(data_root)))
-        print(f'{title}: took {(time.perf_counter() - start) / 60:.1f} minutes', flush=True)
+    complete(runs, data_root)
     predictions = {name: [run.predictions for run in runs if run.name == name] for name in configs}
     annotations = data_root / 'annotations/instances_validation.json'
     return annotations, data_root / 'images/validation', predictions

@@ -18,6 +18,7 @@ SEMANTIC_FPN = 'fpn_biformer-{}_8xb4-80k_ade20k-512x512'
 UPERNET = 'upernet_biformer-{}_8xb2-160k_ade20k-512x512'
 FAMILIES = (RETINANET, MASK_RCNN, SEMANTIC_FPN, UPERNET)
 NAMES = [family.format(size) for family in FAMILIES for size in 'tsb']
+ABLATION = [name for name, path in CONFIGS.items() if path.parent.name == 'ablation']
 CLOFORMER = [
     name.replace('biformer-{}', f'cloformer-{size}')
     for name in (RETINANET, MASK_RCNN, SEMANTIC_FPN)

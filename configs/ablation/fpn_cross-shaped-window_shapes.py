@@ -1,0 +1,4 @@
+# Cross-shaped windows in Swin-T's layout, under Semantic FPN.
+_base_ = '../_base_/ablation_segmentation.py'
+
+model = dict(backbone=dict(attention='cross_shaped_window'))

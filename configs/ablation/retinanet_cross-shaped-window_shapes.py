@@ -1,0 +1,4 @@
+# Cross-shaped windows in Swin-T's layout, under RetinaNet.
+_base_ = '../_base_/ablation_detection.py'
+
+model = dict(backbone=dict(attention='cross_shaped_window'))

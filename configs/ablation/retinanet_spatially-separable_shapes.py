@@ -1,0 +1,4 @@
+# Spatially separable attention in Swin-T's layout, under RetinaNet.
+_base_ = '../_base_/ablation_detection.py'
+
+model = dict(backbone=dict(attention='spatially_separable'))

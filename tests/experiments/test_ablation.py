@@ -1,0 +1,104 @@
+"""The ablation of attentions: what it trains, its tables, and what the tool passes on."""
+
+import csv
+import json
+
+import pytest
+from toolbox import ROOT, run_tool
+
+from mmbiformer.benchmark import main as benchmark
+from mmbiformer.benchmark.ablation_rows import ROWS
+from mmbiformer.errors import UserError
+from mmbiformer.experiments import ablation
+from mmbiformer.experiments import run as runs
+from mmbiformer.experiments.ablation import ablate, segmentation_text
+
+# One step; as it has hardly learnt, every score counts.
+DETECTOR = """
+_base_ = '{base}'
+train_cfg = dict(max_epochs=1, val_begin=2)
+model = dict(test_cfg=dict(nms_pre=20, score_thr=0.0))
+"""
+SEGMENTER = """
+_base_ = '{base}'
+train_cfg = dict(max_iters=1, val_interval=2)
+default_hooks = dict(checkpoint=dict(interval=1))
+train_dataloader = dict(batch_size=2)
+"""
+
+
+@pytest.fixture(scope='module')
+def configs(tmp_path_factory) -> tuple[dict, dict]:
+    """Tiny detectors and segmenters with two attentions."""
+    folder = tmp_path_factory.mktemp('configs')
+    found = []
+    for method, text in (('retinanet', DETECTOR), ('fpn', SEGMENTER)):
+        paths = {}
+        for name in ('shifted-window', 'criss-cross'):
+            path = folder / f'{method}_{name}.py'
+            base = ROOT / f'configs/ablation/{method}_{name}_shapes.py'
+            path.write_text(text.format(base=base))
+            paths[name] = str(path)
+        found.append(paths)
+    return tuple(found)
+
+
+def test_trains_evaluates_and_goes_on(configs, tmp_path, monkeypatch) -> None:
+    monkeypatch.setitem(ablation.SHAPES, 'num_train', 4)
+    monkeypatch.setitem(ablation.SHAPES, 'num_val', 2)
+    text = ablate(*configs, [1], str(tmp_path), False)
+    assert 'Segmentation, seeds 1' in text
+    report = json.loads((tmp_path / 'report_seed1/size_ap.json').read_text())
+    assert [x['name'] for x in report['models']] == ['shifted-window', 'criss-cross']
+    for name in ('shifted-window', 'criss-cross'):
+        path = tmp_path / f'segmentation/{name}_seed1/validation.metrics.json'
+        metrics = json.loads(path.read_text())
+        assert 0 <= metrics['mIoU'] <= metrics['mAcc'] <= 100
+        assert f'| {name}' in text.rpartition('Segmentation')[2]
+        assert f'{metrics["aAcc"]:.1f}' in text
+    with pytest.raises(UserError, match='holds a run already: add --resume'):
+        ablate(*configs, [1], str(tmp_path), False)
+
+    # What is there is kept; of two seeds there is a table over them.
+    other = ablate(*configs, [1, 2], str(tmp_path), True)
+    assert 'AP over seeds 1, 2' in other and 'Segmentation, seeds 1, 2' in other
+    with open(tmp_path / 'seeds.csv') as file:
+        lines = [x for x in csv.DictReader(file) if x['range'] == 'all']
+    assert [(x['model'], x['minus']) for x in lines] == [
+        *(('shifted-window', ''), ('criss-cross', ''), ('criss-cross', 'shifted-window'))
+    ]
+
+    monkeypatch.setattr(runs, 'build_trainer', lambda *_, **__: pytest.fail('trained again'))
+    assert ablate(*configs, [1, 2], str(tmp_path), True) == other
+
+
+def test_a_missing_config_is_found_before_anything_is_made(configs, tmp_path) -> None:
+    detectors, segmenters = configs
+    missing = dict(segmenters, other=str(tmp_path / 'none.py'))
+    with pytest.raises(UserError, match=r'none\.py. not found'):
+        ablate(detectors, missing, [0], str(tmp_path / 'out'), False)
+    assert not (tmp_path / 'out').exists()
+
+
+def test_table_of_segmentation() -> None:
+    one = dict(mIoU=40.0, mAcc=50.0, aAcc=60.0)
+    two = dict(mIoU=42.0, mAcc=50.0, aAcc=61.0)
+    text = segmentation_text(dict(a=[one, two], b=[two, two]), [0, 1])
+    assert '| a     | 41.0 ± 1.4 | 50.0 ± 0.0 | 60.5 ± 0.7 |' in text
+    assert '| b     | 42.0 ± 0.0 |' in text
+    assert '| a     | 40.0 | 50.0 | 60.0 |' in segmentation_text(dict(a=[one]), [0])
+
+
+def test_tool_passes_its_options_on(monkeypatch, capsys) -> None:
+    monkeypatch.setattr(ablation, 'ablate', lambda *arguments: arguments)
+    monkeypatch.setattr(benchmark, 'main', lambda *arguments: print('cost', arguments[2]))
+    run_tool('ablation', '--seeds', 0, 1, '--resume')
+    printed = capsys.readouterr().out
+    assert "[0, 1], 'work_dirs/ablation', True" in printed
+    assert printed.startswith("({'shifted_window'")
+    for name in ROWS:
+        for method in ('retinanet', 'fpn'):
+            path = ROOT / f'configs/ablation/{method}_{name.replace("_", "-")}_shapes.py'
+            assert path.is_file()
+            assert f"'{name}': '{path}'" in printed
+    assert "['--level', 'ablation', '--size', '224', '512', '800x1344', '--out-dir'" in printed
