@@ -17,6 +17,8 @@ from ..formatting import interval_points, points, range_cells
 from ..report_data import DetectionReport, Difference, Score, SizeRow
 from ..resampling import CONFIDENCE
 
+WIDEST = 9  # columns of the table: of up to four models with their differences
+
 
 @dataclass(frozen=True, kw_only=True)
 class Spread(Score):
@@ -79,14 +81,18 @@ def _spread(values: list[float | None]) -> Spread:
 
 def seeds_text(comparison: SeedsComparison) -> str:
     """The table of :func:`compare_seeds`, in points."""
-    rows, table = comparison.rows, []
-    for a, num_objects in enumerate(comparison.num_objects):
-        cells = [_cell(row.sizes[a].scores['AP'], signed=bool(row.minus)) for row in rows]
-        table.append([rows[0].sizes[a].size.label, f'{num_objects:,}', *cells])
+    rows = comparison.rows
+    labels = [row.size.label for row in rows[0].sizes]
+    columns = [['range', *labels], ['objects', *(f'{x:,}' for x in comparison.num_objects)]]
+    for row in rows:
+        name = f'{row.model} minus {row.minus}' if row.minus else row.model
+        cells = (_cell(x.scores['AP'], signed=bool(row.minus)) for x in row.sizes)
+        columns.append([name, *cells])
+    # What is more goes down the page: ranges beside a few models, or models beside the ranges.
+    head, *table = columns if len(columns) > WIDEST else zip(*columns, strict=True)
     seeds = ', '.join(map(str, comparison.seeds))
-    names = [f'{row.model} minus {row.minus}' if row.minus else row.model for row in rows]
     return (
-        f'AP over seeds {seeds}\n{format_table(["range", "objects", *names], table)}\n'
+        f'AP over seeds {seeds}\n{format_table(head, table)}\n'
         f'mean, standard deviation of models, {100 * CONFIDENCE:g} % interval of differences over '
         'seeds (Student); * excludes 0'
     )

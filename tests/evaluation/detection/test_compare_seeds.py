@@ -74,9 +74,9 @@ def test_table():
         row('d', 'a', None, (None, None)),
     ]
     text = seeds_text(SeedsComparison(seeds=[0, 7], num_objects=[1200], rows=rows))
-    ((head, row),) = tables_of(text)
+    ((head, line),) = tables_of(text)
     assert head == ['range', 'objects', 'a', 'b minus a', 'c minus a', 'd minus a']
-    assert row == [
+    assert line == [
         '8-16',
         '1,200',
         '55.0 ± 7.1',
@@ -85,6 +85,14 @@ def test_table():
         'n/a',
     ]
     assert text.startswith('AP over seeds 0, 7\n')
+
+    # Of many models, one below the other.
+    many = [row(f'model {i}', '', 0.01 * i, (0, 1), deviation=0.1) for i in range(8)]
+    text = seeds_text(SeedsComparison(seeds=[0, 7], num_objects=[1200], rows=many))
+    ((head, *lines),) = tables_of(text)
+    assert head == ['range', '8-16']
+    assert lines[0] == ['objects', '1,200']
+    assert lines[1:] == [[f'model {i}', f'{i}.0 ± 10.0'] for i in range(8)]
 
 
 def test_csv(reports):
