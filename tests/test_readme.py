@@ -18,7 +18,11 @@ def python_blocks(page: str) -> list[str]:
 
 PYTHON = python_blocks('README.md')
 DOCS = [f'docs/{path.name}' for path in sorted((ROOT / 'docs').glob('*.md'))]
-FOLDERS = ['configs/biformer/README.md', 'mmbiformer/evaluation/README.md']
+FOLDERS = [
+    'configs/biformer/README.md',
+    'configs/cloformer/README.md',
+    'mmbiformer/evaluation/README.md',
+]
 PAGES = ['README.md', 'CONTRIBUTING.md', 'CHANGELOG.md', 'SECURITY.md', *FOLDERS, *DOCS]
 
 
