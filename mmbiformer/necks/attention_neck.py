@@ -22,7 +22,7 @@ class AttentionNeck(BaseModule):
     the prefix ``neck.``, and the attentions stay new.
 
     Args:
-        neck (dict): Config of the neck.
+        neck (dict | list[dict]): Config of the neck, or of several in a row.
         levels (Sequence[int]): Which outputs, 0 is the first, in most necks the finest (YOLO: P3).
         attention (dict): Config of an attention on channels-last maps, without its ``dim``.
         widths (Sequence[int], optional): Channels of the outputs, for a neck that does not say
@@ -41,7 +41,7 @@ class AttentionNeck(BaseModule):
 
     def __init__(
         self,
-        neck: dict,
+        neck: dict | list[dict],
         levels: Sequence[int],
         attention: dict,
         widths: Sequence[int] | None = None,

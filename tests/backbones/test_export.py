@@ -5,10 +5,10 @@ from copy import deepcopy
 import onnxruntime
 import pytest
 import torch
+from backbones import build
 from torch import Tensor
 
 from mmbiformer import BiFormer
-from mmbiformer.backbones import BiFormerSTL
 
 ANY = torch.export.Dim.AUTO
 
@@ -45,10 +45,9 @@ def test_exported_program_takes_any_size(padding):
                 torch.testing.assert_close(result, expected, rtol=0, atol=1e-10)
 
 
-def test_exported_program_of_stl_takes_any_size():
-    torch.manual_seed(0)
-    arch = dict(embed_dims=(32, 64, 96, 128), depths=(1, 1, 1, 1), topks=(1, 2, 4, None))
-    backbone = BiFormerSTL(arch, partition_factor=3, out_indices=(0, 1)).double().eval()
+@pytest.mark.parametrize('family', ['BiFormerSTL', 'CloFormer'])
+def test_exported_program_of_another_family_takes_any_size(family):
+    backbone = build(family, out_indices=(0, 1)).double().eval()
     shapes = {0: torch.export.Dim('batch'), 2: ANY, 3: ANY}
     example = torch.randn(2, 3, 70, 100, dtype=torch.float64)
     program = torch.export.export(backbone, (example,), dynamic_shapes=[shapes])
@@ -57,6 +56,30 @@ def test_exported_program_of_stl_takes_any_size():
         with torch.no_grad():
             for result, expected in zip(program.module()(image), backbone(image), strict=True):
                 torch.testing.assert_close(result, expected, rtol=0, atol=1e-10)
+
+
+def test_onnx_program_of_cloformer_takes_any_size():
+    backbone = build('CloFormer').eval()
+    session = onnx_session(backbone)
+    for size in SIZES:
+        image = torch.randn(3, 3, *size)
+        with torch.no_grad():
+            exact = deepcopy(backbone).double()(image.double())
+        results = session.run(None, {session.get_inputs()[0].name: image.numpy()})
+        error = relative_error([torch.from_numpy(result) for result in results], exact)
+        assert error < 1e-5, size
+
+
+def onnx_session(backbone: torch.nn.Module) -> onnxruntime.InferenceSession:
+    """The backbone as an ONNX program for any size."""
+    program = torch.onnx.export(
+        backbone,
+        (torch.randn(2, 3, 100, 140),),
+        dynamo=True,
+        dynamic_shapes=[{0: ANY, 2: ANY, 3: ANY}],
+        verbose=False,
+    )
+    return onnxruntime.InferenceSession(program.model_proto.SerializeToString())
 
 
 # One routed stage and one of full attention, with the S of segmentation and of detection. S cuts
@@ -75,14 +98,7 @@ def test_onnx_program_takes_any_size(partition_factor, padding):
     backbone = random_backbone(
         arch=arch, partition_factor=partition_factor, padding=padding, out_indices=(0, 1)
     )
-    program = torch.onnx.export(
-        backbone,
-        (torch.randn(2, 3, 100, 140),),
-        dynamo=True,
-        dynamic_shapes=[{0: ANY, 2: ANY, 3: ANY}],
-        verbose=False,
-    )
-    session = onnxruntime.InferenceSession(program.model_proto.SerializeToString())
+    session = onnx_session(backbone)
     (argument,) = session.get_inputs()
 
     # onnxruntime has no convolution in float64, so float32 is held to PyTorch's float64. That is

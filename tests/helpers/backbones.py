@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from mmbiformer import BiFormer, CloFormer
+from mmbiformer import BiFormer, BiFormerSTL, CloFormer
 
 SMALL_BIFORMER = dict(embed_dims=(32, 64, 96, 128), depths=(1, 1, 2, 1), topks=(1, 2, 4, None))
 SMALL_CLOFORMER = dict(
@@ -19,6 +19,7 @@ FAMILIES = {
         BiFormer,
         dict(arch=SMALL_BIFORMER, partition_factor=3, padding='masked'),
     ),
+    'BiFormerSTL': (BiFormerSTL, dict(arch=SMALL_BIFORMER, partition_factor=3)),
     'CloFormer': (CloFormer, dict(arch=SMALL_CLOFORMER)),
 }
 

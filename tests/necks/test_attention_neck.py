@@ -53,6 +53,17 @@ def test_outputs_are_attended(config, levels):
         torch.testing.assert_close(out, expected)
 
 
+def test_takes_necks_in_a_row():
+    necks = [FPN, dict(type='BFP', in_channels=8, num_levels=5)]
+    with pytest.raises(ValueError, match=r'Sequential does not say how wide .*: give widths='):
+        build(attended(necks, (1,)))
+    neck, inputs = build(attended(necks, (1,), widths=(8,) * 5)), make_inputs()
+    plain, outs = neck.neck(inputs), neck(inputs)
+    assert len(outs) == 5
+    torch.testing.assert_close(outs[1], by_hand(neck.attentions[0], plain[1]))
+    assert torch.equal(outs[0], plain[0])
+
+
 def test_takes_the_attention_of_cloformer():
     attention = dict(type='mmbiformer.CloAttention', pool_size=4)
     config = dict(attended(PAFPN, (0, 1)), attention=attention)

@@ -171,10 +171,17 @@ def _check(words: list[str], numbers: list[float], has_scores: bool) -> None:
     columns, count = len(numbers), len(numbers) - has_scores
     if not _is_shape(count):
         if has_scores and _is_shape(columns):
-            raise ValueError(f'{columns} columns, no confidence (save_conf=True) or a track id')
+            raise ValueError(
+                f'{columns} columns have no confidence, or a track id: write it by save_conf=True'
+            )
         if not has_scores and _is_shape(columns - 1):
-            raise ValueError(f'{columns} columns, as results have: are they swapped?')
-        raise ValueError(f'{columns} columns are neither a box nor a polygon')
+            raise ValueError(
+                f'{columns} columns, as results have: give predictions by --results, not by --ann'
+            )
+        raise ValueError(
+            f'{columns} columns are neither a box nor a polygon: a box has {5 + has_scores}, a '
+            f'polygon {7 + has_scores}, {9 + has_scores} or more'
+        )
     for word, number in zip(words, numbers, strict=True):
         if not isfinite(number):
             raise ValueError(f'{word} is not a finite number')
@@ -184,7 +191,7 @@ def _check(words: list[str], numbers: list[float], has_scores: bool) -> None:
         if not -TOLERANCE <= number <= 1 + TOLERANCE:
             raise ValueError(f'{word} is no fraction from 0 to 1: are these pixels?')
     if count == 5 and min(numbers[3:5]) < 0:
-        raise ValueError('the box has a negative width or height')
+        raise ValueError(f'the box has a negative width or height: {words[3]} {words[4]}')
     if has_scores and not 0 <= numbers[-1] <= 1:
         raise ValueError(f'the confidence {words[-1]} is not from 0 to 1')
 

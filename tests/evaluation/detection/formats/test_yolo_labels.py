@@ -95,8 +95,11 @@ def test_empty_lines_and_files(folders):
 @pytest.mark.parametrize(
     ('line', 'message'),
     [
-        ('0 .5 .5 .1', '4 columns are neither a box nor a polygon'),
-        ('0 .5 .5 .1 .1 .9', '6 columns, as results have: are they swapped'),
+        (
+            '0 .5 .5 .1',
+            '4 columns are neither a box nor a polygon: a box has 5, a polygon 7, 9 or more',
+        ),
+        ('0 .5 .5 .1 .1 .9', '6 columns, as results have: give predictions by --results'),
         ('0 .1 .1 .2 .2 .1 .3 .9', '8 columns, as results have'),
         ('0 .5 .5 .1 x', "could not convert string to float: 'x'"),
         ('0 .5 .5 .1 nan', 'nan is not a finite number'),
@@ -107,7 +110,7 @@ def test_empty_lines_and_files(folders):
         ('0 320 .5 .1 .1', '320 is no fraction from 0 to 1: are these pixels'),
         ('0 .5 .5 1.02 .1', '1.02 is no fraction'),
         ('0 .1 .1 .2 .2 -.1 .3', '-.1 is no fraction'),
-        ('0 .5 .5 .1 -.005', 'the box has a negative width or height'),
+        ('0 .5 .5 .1 -.005', 'the box has a negative width or height: .1 -.005'),
     ],
 )
 def test_wrong_lines_of_objects(folders, line, message):
@@ -119,9 +122,12 @@ def test_wrong_lines_of_objects(folders, line, message):
 @pytest.mark.parametrize(
     ('line', 'message'),
     [
-        ('0 .5 .5 .1 .1', '5 columns, no confidence .save_conf=True. or a track id'),
-        ('0 .1 .1 .2 .2 .1 .3', '7 columns, no confidence'),
-        ('0 .5 .5 .1 .1 .9 3', '7 columns, no confidence .* or a track id'),
+        (
+            '0 .5 .5 .1 .1',
+            '5 columns have no confidence, or a track id: write it by save_conf=True',
+        ),
+        ('0 .1 .1 .2 .2 .1 .3', '7 columns have no confidence'),
+        ('0 .5 .5 .1 .1 .9 3', '7 columns have no confidence, or a track id'),
         ('0 .5 .5 .1 .1 1.5', 'the confidence 1.5 is not from 0 to 1'),
         ('0 .5 .5 .1 .1 -0.1', 'the confidence -0.1 is not from 0 to 1'),
         ('0 .5 .5 .1 .1 nan', 'nan is not a finite number'),
