@@ -108,7 +108,8 @@ def test_a_folder_of_labels_as_ground_truth(others, capsys):
     (others / 'run/labels/000000000007.txt').write_text('0 .5 .5 .1\n')
     message = fails(capsys, *labels, *images, *results)
     assert message.endswith(
-        "labels/000000000007.txt:1': 4 columns are neither a box nor a polygon"
+        "labels/000000000007.txt:1': 4 columns are neither a box nor a polygon: a box has 6, a "
+        'polygon 8, 10 or more'
     )
     message = fails(capsys, *labels, *images, *results, '--classes', others / 'gone.yaml')
     assert "gone.yaml' cannot be read" in message
