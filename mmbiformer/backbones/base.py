@@ -11,18 +11,24 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from mmbiformer.checkpoints import Names, adapt_state_dict
+from mmbiformer.layers import LAYER_NORM_EPS
 from mmbiformer.layers.maps import to_channels_first, to_channels_last
 
 NUM_STAGES = 4
+OUTPUT_NORMS = ('dense', 'classification')
 
 
 class StagedBackbone(BaseModule, ABC):
     """Four stages at strides 4, 8, 16 and 32, of which some are returned.
 
-    A subclass builds ``downsample_layers`` and ``stages``, module lists with an entry for each
-    stage up to the last of ``out_indices``, and a norm ``norm<i>`` for each output. A downsampling
-    layer takes and gives (B, C, H, W); a stage is a sequence of blocks on channels-last maps
-    (B, H, W, C), and so are the norms.
+    A subclass sets ``embed_dims`` and builds ``downsample_layers`` and ``stages``, module lists
+    with an entry for each stage up to the last of ``out_indices``; then it calls
+    ``_add_output_norms``. A downsampling layer takes and gives (B, C, H, W); a stage is a sequence
+    of blocks on channels-last maps (B, H, W, C).
+
+    ``output_norm`` says which norms the outputs pass. 'dense': a LayerNorm of its own each,
+    ``norm<i>``. 'classification': the norm that the family's classifiers have over their last map,
+    ``norm`` as in the official files, and that map is the only output.
 
     Arguments are those of :class:`mmbiformer.BiFormer` that bear the same names; one out of range
     is a ValueError that names it, its value and what would fit. A subclass can be built from an
@@ -37,17 +43,26 @@ class StagedBackbone(BaseModule, ABC):
         frozen_stages: int,
         norm_eval: bool,
         with_cp: bool,
+        output_norm: str,
         init_cfg: dict | list[dict] | None,
     ) -> None:
         super().__init__(init_cfg)
         out_indices = tuple(out_indices)
+        check_choice('output_norm', output_norm, OUTPUT_NORMS)
         check_int('frozen_stages', frozen_stages, -1, NUM_STAGES)
         ascending = tuple(i for i in range(NUM_STAGES) if i in out_indices)
         if not out_indices or out_indices != ascending:
             raise ValueError(
                 f'out_indices={out_indices} must be ascending stage numbers from 0 to 3'
             )
+        if output_norm == 'classification' and out_indices != (NUM_STAGES - 1,):
+            raise ValueError(
+                f"out_indices={out_indices} must be (3,) where output_norm='classification': "
+                'classifiers have a norm over the last map alone'
+            )
+        self.embed_dims: Sequence[int] = ()
         self.out_indices = out_indices
+        self.output_norm = output_norm
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
         self.with_cp = with_cp
@@ -58,6 +73,11 @@ class StagedBackbone(BaseModule, ABC):
     @abstractmethod
     def checkpoint_names(self) -> Names:
         """Names of the family in checkpoint files."""
+
+    @staticmethod
+    @abstractmethod
+    def build_classifier_norm(dim: int) -> nn.Module:
+        """The norm that the family's classifiers have over their last map, of this width."""
 
     @classmethod
     @abstractmethod
@@ -89,10 +109,30 @@ class StagedBackbone(BaseModule, ABC):
                 else:
                     x = block(x)
             if i in self.out_indices:
-                out = getattr(self, f'norm{i}')(x)
-                outs.append(to_channels_first(out).contiguous())
+                outs.append(self._normalise_output(i, x))
             x = to_channels_first(x)
         return tuple(outs)
+
+    def _add_output_norms(self) -> None:
+        """Build the norms that outputs pass, when the stages are there; freeze what shall be."""
+        if self.output_norm == 'classification':
+            self.norm = self.build_classifier_norm(self.embed_dims[-1])
+        else:
+            for stage in self.out_indices:
+                dim = self.embed_dims[stage]
+                self.add_module(f'norm{stage}', nn.LayerNorm(dim, eps=LAYER_NORM_EPS))
+        self._freeze_stages()
+
+    def _output_norm(self, stage: int) -> nn.Module:
+        return getattr(self, 'norm' if self.output_norm == 'classification' else f'norm{stage}')
+
+    def _normalise_output(self, stage: int, x: Tensor) -> Tensor:
+        """The output (B, C, H, W) of a stage from its channels-last map."""
+        norm = self._output_norm(stage)
+        # BatchNorm and GroupNorm, of classifiers, take their channels first.
+        if isinstance(norm, nn.BatchNorm2d | nn.SyncBatchNorm | nn.GroupNorm):
+            return norm(to_channels_first(x)).contiguous()
+        return to_channels_first(norm(x)).contiguous()
 
     def train(self, mode: bool = True) -> 'StagedBackbone':
         """Set the mode; frozen stages and, with ``norm_eval``, BatchNorm stay in eval mode."""
@@ -111,7 +151,7 @@ class StagedBackbone(BaseModule, ABC):
         for i in range(min(self.frozen_stages, len(self.stages))):
             frozen += [self.downsample_layers[i], self.stages[i]]
             if i in self.out_indices:
-                frozen.append(getattr(self, f'norm{i}'))
+                frozen.append(self._output_norm(i))
         for module in frozen:
             module.eval()
             module.requires_grad_(False)

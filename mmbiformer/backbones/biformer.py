@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from mmbiformer.checkpoints import BIFORMER, CheckpointError
 from mmbiformer.layers import (
-    LAYER_NORM_EPS,
     Attention,
     BiFormerBlock,
     BiLevelRoutingAttention,
@@ -58,6 +57,9 @@ class BiFormer(StagedBackbone):
             Defaults to 'official'.
         attention_backend (str): Backend of :func:`mmbiformer.ops.routed_attention`.
             Defaults to 'auto'.
+        output_norm (str): Which norms outputs pass. 'dense': a LayerNorm each. 'classification':
+            the official classifier's BatchNorm over the last map, where ``out_indices`` is (3,).
+            Defaults to 'dense'.
         init_cfg (dict | list[dict], optional): As in mmengine. Official checkpoints load as they
             are: ``dict(type='Pretrained', checkpoint='official.pth')``.
 
@@ -90,6 +92,7 @@ class BiFormer(StagedBackbone):
         with_cp: bool = False,
         padding: str = 'official',
         attention_backend: str = 'auto',
+        output_norm: str = 'dense',
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         if init_cfg is None:
@@ -97,7 +100,7 @@ class BiFormer(StagedBackbone):
                 dict(type='TruncNormal', layer='Linear', std=0.02, bias=0.0),
                 dict(type='Constant', layer='LayerNorm', val=1.0, bias=0.0),
             ]
-        super().__init__(out_indices, frozen_stages, norm_eval, with_cp, init_cfg)
+        super().__init__(out_indices, frozen_stages, norm_eval, with_cp, output_norm, init_cfg)
         embed_dims, depths, topks = self._parse_arch(arch)
         check_int('partition_factor', partition_factor, 1)
         check_choice('padding', padding, ('official', 'masked'))
@@ -137,9 +140,11 @@ class BiFormer(StagedBackbone):
                 for _ in range(depths[stage])
             )
             self.stages.append(nn.Sequential(*blocks))
-        for stage in self.out_indices:
-            self.add_module(f'norm{stage}', nn.LayerNorm(embed_dims[stage], eps=LAYER_NORM_EPS))
-        self._freeze_stages()
+        self._add_output_norms()
+
+    @staticmethod
+    def build_classifier_norm(dim: int) -> nn.Module:
+        return nn.BatchNorm2d(dim)
 
     @classmethod
     def infer_arch(cls, state_dict: Mapping[str, Tensor]) -> str | dict:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from mmbiformer.checkpoints import CLOFORMER, CheckpointError
-from mmbiformer.layers import LAYER_NORM_EPS, CloAttention, CloBlock, StridedCloBlock
+from mmbiformer.layers import CloAttention, CloBlock, StridedCloBlock
 from mmbiformer.layers.clo_block import MLP_RATIO
 from mmbiformer.registry import MODELS
 
@@ -44,6 +44,9 @@ class CloFormer(StagedBackbone):
         norm_eval (bool): Keep BatchNorm in eval mode when training. Defaults to False.
         with_cp (bool): Recompute each block in the backward pass to save memory, of strided blocks
             the attention. Defaults to False.
+        output_norm (str): Which norms outputs pass. 'dense': a LayerNorm each. 'classification':
+            the official classifier's GroupNorm over the last map, where ``out_indices`` is (3,).
+            Defaults to 'dense'.
         init_cfg (dict | list[dict], optional): As in mmengine. Official checkpoints load as they
             are: ``dict(type='Pretrained', checkpoint='official.pth')``.
 
@@ -88,9 +91,10 @@ class CloFormer(StagedBackbone):
         frozen_stages: int = -1,
         norm_eval: bool = False,
         with_cp: bool = False,
+        output_norm: str = 'dense',
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
-        super().__init__(out_indices, frozen_stages, norm_eval, with_cp, init_cfg)
+        super().__init__(out_indices, frozen_stages, norm_eval, with_cp, output_norm, init_cfg)
         settings = self._parse_arch(arch)
         check_drop_path_rate(drop_path_rate)
         self.embed_dims = dims = settings['embed_dims']
@@ -119,9 +123,11 @@ class CloFormer(StagedBackbone):
                 CloBlock(dims[stage], build_attention(stage), next(rates)) for _ in range(depth)
             )
             self.stages.append(nn.Sequential(*blocks))
-        for stage in self.out_indices:
-            self.add_module(f'norm{stage}', nn.LayerNorm(dims[stage], eps=LAYER_NORM_EPS))
-        self._freeze_stages()
+        self._add_output_norms()
+
+    @staticmethod
+    def build_classifier_norm(dim: int) -> nn.Module:
+        return nn.GroupNorm(1, dim)
 
     @classmethod
     def infer_arch(cls, state_dict: Mapping[str, Tensor]) -> str:

@@ -57,6 +57,7 @@ class SwinLayout(StagedBackbone):
             Defaults to False.
         out_indices, drop_path_rate, frozen_stages, norm_eval, with_cp, init_cfg: As in
             :class:`mmbiformer.BiFormer`.
+        output_norm (str): As there; the norm of classifiers is a LayerNorm.
 
     Raises:
         ValueError: If an argument is out of range; names it, its value and what would fit.
@@ -76,6 +77,7 @@ class SwinLayout(StagedBackbone):
         frozen_stages: int = -1,
         norm_eval: bool = False,
         with_cp: bool = False,
+        output_norm: str = 'dense',
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         if init_cfg is None:
@@ -83,7 +85,7 @@ class SwinLayout(StagedBackbone):
                 dict(type='TruncNormal', layer='Linear', std=0.02, bias=0.0),
                 dict(type='Constant', layer='LayerNorm', val=1.0, bias=0.0),
             ]
-        super().__init__(out_indices, frozen_stages, norm_eval, with_cp, init_cfg)
+        super().__init__(out_indices, frozen_stages, norm_eval, with_cp, output_norm, init_cfg)
         settings = parse_arch(arch, self.arch_settings, mlp_ratios=MLP_RATIOS)
         embed_dims, depths = settings['embed_dims'], settings['depths']
         entries = _parse_attention(attention)
@@ -109,9 +111,11 @@ class SwinLayout(StagedBackbone):
                 for config in islice(cycle(entries[stage]), depths[stage])
             )
             self.stages.append(nn.Sequential(*blocks))
-        for stage in self.out_indices:
-            self.add_module(f'norm{stage}', nn.LayerNorm(embed_dims[stage], eps=LAYER_NORM_EPS))
-        self._freeze_stages()
+        self._add_output_norms()
+
+    @staticmethod
+    def build_classifier_norm(dim: int) -> nn.Module:
+        return nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
 
     @classmethod
     def infer_arch(cls, state_dict: Mapping[str, Tensor]) -> str | dict:

@@ -47,7 +47,7 @@ def adapt_state_dict(module: nn.Module, state_dict: dict, prefix: str, strict: b
 
     Raises:
         CheckpointError: If ``strict`` and the state dict does not fit. Absent are allowed: the
-            norms of the outputs, which classification files lack, and BatchNorm's counters.
+            norms of dense outputs, which classification files lack, and BatchNorm's counters.
     """
     names = module.checkpoint_names
     if prefix:
@@ -82,7 +82,7 @@ def _may_drop(name: str, module: nn.Module) -> bool:
     if re.match(module.checkpoint_names.classifier, name):
         return True
     if match := _OUT_NORM.match(name):
-        return int(match[1]) not in module.out_indices
+        return module.output_norm != 'dense' or int(match[1]) not in module.out_indices
     if match := _STAGE.match(name):
         return int(match[1]) > module.out_indices[-1]
     return False
