@@ -1,4 +1,4 @@
-# make quickstart [TASK=segmentation]   install, train a small BiFormer on generated data, evaluate
+# make quickstart [TASK=segmentation or classification]   install, train a small BiFormer, evaluate
 # make test                             install, then the whole test suite
 # make bench [BENCH='--size 800x1344']   install, then time and memory beside the official style
 # make test-ultralytics                 install Ultralytics elsewhere, then the tests that need it
@@ -38,6 +38,7 @@ setup: .venv/installed
 	MMCV_WITH_OPS=1 $(PIP) $(MMCV)
 	$(BIN)/python -c 'import mmcv._ext' || MMCV_WITH_OPS=1 $(PIP) --no-cache-dir --force-reinstall --no-deps $(MMCV)
 	$(PIP) -r requirements/4-mm.txt
+	$(BIN)/python requirements/repair_torchvision.py
 	$(PIP) --force-reinstall --no-deps -r requirements/5-headless.txt
 	$(PIP) -r requirements/6-test.txt
 	$(BIN)/python -c 'import triton' || $(PIP) -r requirements/7-triton.txt

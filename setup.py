@@ -40,6 +40,9 @@ setup(
             'regex',
             EVALUATION,
         ],
+        # Beside one of the families above, and a torchvision that fits the installed torch: left
+        # to pip, the newest one would replace torch, which mmcv's ops are built against.
+        'classification': ['onedl-mmpretrain>=1.3,<2'],
         # tools/size_ap.py and tools/segment_sizes.py on anyone's result files need no mm package.
         'evaluation': [
             *('matplotlib', 'prettytable', 'tqdm', 'jinja2', 'scipy', 'pillow', 'pycocotools'),

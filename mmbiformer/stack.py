@@ -24,6 +24,7 @@ DISTRIBUTIONS = {
     'mmcv': {'onedl-mmcv': ('2.3', '3'), 'mmcv': ('2.0.0', '2.2'), 'mmcv-lite': ('2.0.0', '2.2')},
     'mmdet': {'onedl-mmdetection': ('3.5', '4'), 'mmdet': ('3.1', '4')},
     'mmseg': {'onedl-mmsegmentation': ('1.4', '2'), 'mmsegmentation': ('1.1', '2')},
+    'mmpretrain': {'onedl-mmpretrain': ('1.3', '2'), 'mmpretrain': ('1.2', '2')},
 }
 
 
@@ -53,6 +54,11 @@ def find_problems(required: tuple[str, ...] = ()) -> list[str]:
         if module == 'mmcv' and installed and not _has_ops():
             problems.append(f'mmcv is installed without its compiled ops: {remedy}')
     torch, mmengine = _version('torch'), _version('mmengine')
+    if 'mmpretrain' in required and _version('torchvision') is None:
+        problems.append(
+            'torchvision is not installed, which mmpretrain imports: '
+            f'pip install {_fitting_torchvision(torch)}'
+        )
     if torch and mmengine and Version(torch) >= Version('2.6'):
         problems.append(
             f'mmengine {mmengine} cannot load its own checkpoints on torch {torch}: '
@@ -69,6 +75,14 @@ def _remedy(module: str, installed: Collection[str]) -> str:
         return install
     # They share files: uninstalling one of two takes the other's along.
     return f'pip uninstall -y {" ".join(installed)} && {install}'
+
+
+def _fitting_torchvision(torch: str | None) -> str:
+    """The torchvision of a version of torch; without a version pip may replace torch for it."""
+    if torch is None or not Version('2.0') <= Version(torch) < Version('3'):
+        return 'torchvision'
+    minor = int(torch.split('.')[1])
+    return f'"torchvision==0.{minor + 15}.*"'  # 0.15 is of torch 2.0, and so on
 
 
 def require(*modules: str) -> None:

@@ -71,6 +71,18 @@ def test_extras_ask_for_what_the_package_accepts(extras, family) -> None:
         assert bounds == dict(zip(('>=', '<'), accepted[name], strict=True)), name
 
 
+def test_extra_classification_is_what_the_package_accepts_and_holds_the_pin(extras) -> None:
+    (asked,) = extras['classification']
+    bounds = {s.operator: s.version for s in asked.specifier}
+    assert bounds == dict(zip(('>=', '<'), DISTRIBUTIONS['mmpretrain'][asked.name], strict=True))
+    (pin,) = [pin for pin in PINS if pin.name == asked.name]
+    assert asked.specifier.contains(next(iter(pin.specifier)).version)
+
+
+def test_both_environments_have_the_same_torchvision() -> None:
+    assert len({str(pin) for pin in PINS if pin.name == 'torchvision'}) == 1
+
+
 def test_remedy_names_the_pinned_mmcv() -> None:
     assert BUILD_MMCV.endswith(str(next(pin for pin in PINS if pin.name == 'onedl-mmcv')))
 

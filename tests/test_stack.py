@@ -3,18 +3,22 @@
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
 from mmbiformer import stack
 from mmbiformer.errors import UserError
 
+ROOT = Path(__file__).parents[1]
 ONEDL = {
     'torch': '2.13.0',
     'onedl-mmengine': '0.10.12',
     'onedl-mmcv': '2.3.6',
     'onedl-mmdetection': '3.5.1',
     'onedl-mmsegmentation': '1.4.2',
+    'onedl-mmpretrain': '1.3.6',
+    'torchvision': '0.28.0',
 }
 OPENMMLAB = {
     'torch': '2.4.1',
@@ -22,6 +26,7 @@ OPENMMLAB = {
     'mmcv': '2.1.0',
     'mmdet': '3.3.0',
     'mmsegmentation': '1.2.2',
+    'mmpretrain': '1.2.0',
 }
 MENDS_MMENGINE = 'pip install "onedl-mmengine>=0.10.8,<1"'
 
@@ -111,6 +116,7 @@ def test_missing_ops(install):
         ('mmcv', stack.BUILD_MMCV),
         ('mmdet', 'pip install "onedl-mmdetection>=3.5,<4"'),
         ('mmseg', 'pip install "onedl-mmsegmentation>=1.4,<2"'),
+        ('mmpretrain', 'pip install "onedl-mmpretrain>=1.3,<2"'),
     ],
 )
 def test_missing_module(module, remedy, install):
@@ -121,6 +127,34 @@ def test_missing_module(module, remedy, install):
     stack.require(*others)
     with pytest.raises(UserError, match=f'^{module} is not installed'):
         stack.require(*others, module)
+
+
+@pytest.mark.parametrize(
+    ('torch', 'asked'),
+    [
+        ('2.13.0+cpu', '"torchvision==0.28.*"'),
+        ('2.4.1', '"torchvision==0.19.*"'),
+        ('3.0.0', 'torchvision'),
+    ],
+)
+def test_missing_torchvision_is_asked_for_with_the_version_that_fits(torch, asked, install):
+    versions = {**ONEDL, 'torch': torch}
+    del versions['torchvision']
+    install(versions)
+    assert stack.find_problems(('mmdet',)) == []
+    line = f'torchvision is not installed, which mmpretrain imports: pip install {asked}'
+    assert stack.find_problems(('mmpretrain',)) == [line]
+
+
+def test_the_pinned_torchvision_is_the_one_asked_for(install):
+    (pin,) = [
+        line
+        for line in (ROOT / 'requirements/4-mm.txt').read_text().splitlines()
+        if line.startswith('torchvision')
+    ]
+    install({'torch': ONEDL['torch']})
+    problem = stack.find_problems(('mmpretrain',))[-1]
+    assert pin.startswith(problem.split('"')[1].removesuffix('*'))
 
 
 @pytest.mark.parametrize('compiled', [True, False])

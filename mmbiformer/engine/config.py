@@ -1,8 +1,10 @@
 """Loading a config and pointing it at files, with errors that name what is wrong."""
 
 import difflib
+import importlib
 from pathlib import Path
 
+import torch
 from mmengine.config import Config
 
 from mmbiformer.errors import UserError
@@ -47,7 +49,8 @@ def load_config(
         cfg = Config.fromfile(path)
     except Exception as error:  # a config is Python: anything may go wrong in it
         raise UserError(f"config '{path}' cannot be read: {error!r}") from error
-    require(*{'mmdet', 'mmseg'} & {cfg.get('default_scope')})
+    require(*{'mmdet', 'mmseg', 'mmpretrain'} & {cfg.get('default_scope')})
+    _check_torchvision()
     for name in cfg_options or {}:
         _check_option(cfg, name)
     try:
@@ -58,6 +61,20 @@ def load_config(
     if data_root is not None:
         set_data_root(cfg, data_root)
     return cfg
+
+
+def _check_torchvision() -> None:
+    """Refuse a torchvision that does not import: mmpretrain and mmengine's log fail on it."""
+    try:
+        importlib.import_module('torchvision')
+    except ModuleNotFoundError:
+        return
+    except Exception as error:  # of whatever kind: torchvision loads compiled code
+        raise UserError(
+            f'torchvision does not import beside torch {torch.__version__} ({error}): install the '
+            'one that fits, or run "python requirements/repair_torchvision.py", by which it '
+            'imports without its operators'
+        ) from error
 
 
 def _check_option(cfg: Config, name: str) -> None:
