@@ -68,7 +68,7 @@ def run_parser(description: str) -> argparse.ArgumentParser:
     parser = tool_parser(description)
     parser.add_argument('config', help='config file')
     parser.add_argument('--work-dir', help='folder for logs and checkpoints')
-    parser.add_argument('--data-root', help="COCO or ADE20K folder, instead of the config's")
+    parser.add_argument('--data-root', help="folder of the data, instead of the config's")
     parser.add_argument(
         '--cfg-options', nargs='+', action=DictAction, help='override the config: key=value'
     )

@@ -14,6 +14,7 @@ from mmengine.registry import MODELS, PARAM_SCHEDULERS, DefaultScope
 from torch import nn
 from zoo import (
     ABLATION,
+    CLASSIFIERS,
     CLOFORMER,
     CONFIGS,
     MASK_RCNN,
@@ -97,15 +98,14 @@ def sample(tmp_path: Path) -> dict:
 
 def test_the_configs_on_disk_are_the_expected_ones():
     quickstart = [name for name in CONFIGS if 'quickstart' in name]
-    assert len(quickstart) == 2, quickstart
+    assert len(quickstart) == 3, quickstart
     benchmark = [name for name, path in CONFIGS.items() if path.parent.name == 'size_benchmark']
     assert len(benchmark) == 3, benchmark
     plugin = [name for name, path in CONFIGS.items() if path.parent.name == 'plugin']
     assert len(plugin) == 7, plugin
     assert len(ABLATION) == 22, ABLATION
-    assert sorted(CONFIGS) == sorted(
-        NAMES + CLOFORMER + quickstart + benchmark + plugin + ABLATION
-    )
+    expected = NAMES + CLOFORMER + CLASSIFIERS + quickstart + benchmark + plugin + ABLATION
+    assert sorted(CONFIGS) == sorted(expected)
 
 
 @pytest.mark.parametrize('name', CONFIGS)
@@ -120,6 +120,9 @@ def test_builds_and_channels_fit(name):
             if model.with_auxiliary_head:
                 logits = model.auxiliary_head(model.extract_feat(images))
                 assert logits.shape == (1, model.num_classes, 4, 4)
+        elif cfg.default_scope == 'mmpretrain':
+            num_classes = cfg.model.data_preprocessor.num_classes
+            assert model(images, mode='tensor').shape == (1, num_classes)
         else:
             from mmdet.structures import DetDataSample
 
@@ -131,7 +134,8 @@ def test_builds_and_channels_fit(name):
 def test_pipelines_build(name):
     cfg = load(name)
     for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
-        assert len(compose(cfg, loader.dataset.pipeline).transforms) >= 3
+        transforms = compose(cfg, loader.dataset.pipeline).transforms
+        assert len(transforms) >= 2 + ('ImageClassifier' not in cfg.model.type)
     assert cfg.val_evaluator == cfg.test_evaluator
 
 

@@ -36,8 +36,12 @@ ALLOWED = {
         'mmbiformer.errors',
         'mmbiformer.files',
     },
+    'classification': {
+        *('torch', 'mmpretrain'),
+        'mmbiformer.checkpoints',
+    },
     'engine': {
-        *('torch', 'mmengine', 'mmdet'),
+        *('torch', 'mmengine', 'mmdet', 'mmpretrain'),
         'mmbiformer.checkpoints',
         'mmbiformer.errors',
         'mmbiformer.stack',

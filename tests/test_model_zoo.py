@@ -3,7 +3,18 @@
 import re
 
 import yaml
-from zoo import CLOFORMER, CONFIGS, MASK_RCNN, NAMES, RETINANET, ROOT, SEMANTIC_FPN, UPERNET, load
+from zoo import (
+    CLASSIFIERS,
+    CLOFORMER,
+    CONFIGS,
+    MASK_RCNN,
+    NAMES,
+    RETINANET,
+    ROOT,
+    SEMANTIC_FPN,
+    UPERNET,
+    load,
+)
 
 # Copied from arXiv 2303.08810.
 BOX = ('box AP', 'box AP50', 'box AP75', 'box APs', 'box APm', 'box APl')
@@ -19,6 +30,9 @@ PUBLISHED = {
     UPERNET.format('s'): [(MIOU, (49.8, 50.8))],
     UPERNET.format('b'): [(MIOU, (51.0, 51.7))],
 }
+# ImageNet top-1, copied from arXiv 2303.08810 and 2303.17803.
+TOP1 = dict(zip(CLASSIFIERS, (81.4, 83.8, 84.3, 82.7, 77.0, 79.8, 81.6), strict=True))
+PUBLISHED |= {name: [(('Top 1 Accuracy',), (top1,))] for name, top1 in TOP1.items()}
 
 
 def metafile_models() -> dict:
@@ -51,7 +65,8 @@ def test_metafile_describes_its_configs():
         assert 'Weights' not in model
         metadata, cfg = model['Metadata'], load(name)
         if name in PUBLISHED:
-            source = 'published by the paper (arXiv 2303.08810), not measured by this project'
+            paper = '2303.17803' if 'cloformer' in name else '2303.08810'
+            source = f'published by the paper (arXiv {paper}), not measured by this project'
             assert metadata['Results Source'] == source
         assert metadata['Batch Size'] == cfg.auto_scale_lr.base_batch_size
         length = metadata.get('Epochs') or metadata.get('Iterations')
@@ -77,3 +92,14 @@ def test_readme_has_a_row_per_config_with_the_published_numbers():
         (row,) = [row for row in rows if f'({name}.py)' in row]
         numbers = tuple(float(cell) for cell in re.findall(r'\| (\d+\.\d+) (?=\|)', row))
         assert numbers == tuple(value for _, values in PUBLISHED.get(name, []) for value in values)
+
+
+def test_classification_page_has_a_row_per_config_with_the_published_numbers():
+    rows = (ROOT / 'configs/classification/README.md').read_text().splitlines()
+    for name, top1 in TOP1.items():
+        (row,) = [row for row in rows if f'({name}.py)' in row]
+        numbers = [float(cell) for cell in re.findall(r'\| (\d+\.\d) (?=\|)', row)]
+        size = name.split('_')[0].removeprefix('cloformer-').upper()
+        if 'cloformer' in name:
+            assert tuple(numbers) == CLOFORMER_CLASSIFIERS[size]
+        assert (len(numbers), numbers[-1]) == (3, top1)

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from mmbiformer.cli import run_tool
 
-CONFIGS = Path(__file__).parent.parent / 'configs/biformer'
+CONFIGS = Path(__file__).parent.parent / 'configs'
 TASKS = {
-    'detection': CONFIGS / 'retinanet_biformer_quickstart_shapes.py',
-    'segmentation': CONFIGS / 'fpn_biformer_quickstart_shapes.py',
+    'detection': CONFIGS / 'biformer/retinanet_biformer_quickstart_shapes.py',
+    'segmentation': CONFIGS / 'biformer/fpn_biformer_quickstart_shapes.py',
+    'classification': CONFIGS / 'classification/biformer_quickstart_shapes.py',
 }
 
 

@@ -1,4 +1,4 @@
-"""Evaluate a checkpoint of a detector or a segmenter: the config decides.
+"""Evaluate a checkpoint of a detector, a segmenter or a classifier: the config decides.
 
 python tools/test.py CONFIG CHECKPOINT --data-root data/coco --show-dir pictures
 """

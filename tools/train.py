@@ -1,4 +1,4 @@
-"""Train a detector or a segmenter: the config decides.
+"""Train a detector, a segmenter or a classifier: the config decides.
 
 python tools/train.py configs/biformer/retinanet_biformer-s_fpn_1x_coco.py --data-root data/coco
 """

@@ -14,8 +14,7 @@ import numpy as np
 from pycocotools import mask as mask_utils
 from tqdm import tqdm
 
-from mmbiformer.errors import UserError
-from mmbiformer.files import read_json, whole_or_absent
+from .generated import make_once
 
 CLASSES = ('circle', 'square', 'triangle', 'star', 'ring', 'cross')
 
@@ -23,7 +22,7 @@ CLASSES = ('circle', 'square', 'triangle', 'star', 'ring', 'cross')
 OTHER, BACKGROUND = 0, 1
 
 SPLITS = ('training', 'validation')
-MANIFEST = 'shapes.json'
+NAME = 'shapes'
 # Raised by every change that draws other images from the same parameters.
 VERSION = 1
 MIN_IMAGE_SIZE = 160
@@ -85,29 +84,18 @@ def make_shapes(
         ValueError: If a parameter is out of its range.
         UserError: If ``root`` holds anything else than the data set of exactly these parameters.
     """
-    root = Path(root)
     parameters = dict(
         version=VERSION, num_train=num_train, num_val=num_val, image_size=image_size, seed=seed
     )
-    for name, minimum in dict(num_train=1, num_val=1, image_size=MIN_IMAGE_SIZE, seed=0).items():
-        if parameters[name] < minimum:
-            raise ValueError(f'{name}={parameters[name]} is too small: use at least {minimum}')
+    minima = dict(num_train=1, num_val=1, image_size=MIN_IMAGE_SIZE, seed=0)
     if octaves:  # named only where set: older folders stay what their manifests say
         parameters['octaves'] = True
-    if root.exists() and not (root.is_dir() and not any(root.iterdir())):
-        if read_json(root / MANIFEST) == parameters:
-            return root
-        described = ', '.join(f'{name}={value}' for name, value in parameters.items())
-        raise UserError(
-            f'{root} is not the shapes data set with {described}: remove it or choose another '
-            'folder'
-        )
 
-    with whole_or_absent(root) as unfinished:
+    def write(folder: Path) -> None:
         for split, num_images in zip(SPLITS, (num_train, num_val), strict=True):
-            _write_split(unfinished, split, num_images, image_size, seed, octaves)
-        (unfinished / MANIFEST).write_text(json.dumps(parameters), encoding='utf-8')
-    return root
+            _write_split(folder, split, num_images, image_size, seed, octaves)
+
+    return make_once(root, NAME, parameters, minima, write)
 
 
 def image_stream(seed: int, split: str, index: int) -> np.random.Generator:
@@ -121,7 +109,7 @@ def sample_layout(rng: np.random.Generator, image_size: int, octaves: bool = Fal
     Objects are placed from large to small and a later one hides what it covers. One that would
     leave too little visible, of itself or of an earlier object, is drawn again elsewhere.
     """
-    distractors = [_sample_distractor(rng, image_size) for _ in range(rng.integers(0, 3))]
+    distractors = [sample_distractor(rng, image_size) for _ in range(rng.integers(0, 3))]
     if octaves:
         sides = np.exp(rng.uniform(*np.log(SIDES), rng.integers(*NUM_OBJECTS, endpoint=True)))
         bins = [(0, side, side) for side in sorted(sides, reverse=True)]
@@ -133,7 +121,7 @@ def sample_layout(rng: np.random.Generator, image_size: int, octaves: bool = Fal
         for _ in range(20):
             label = int(rng.integers(len(CLASSES)))
             area = rng.uniform(smallest, largest) ** 2
-            mask = _sample_object(rng, CLASSES[label], area, image_size)
+            mask = sample_object(rng, CLASSES[label], area, image_size)
             new_masks = [earlier & ~mask for earlier in masks] + [mask]
             new_floors = floors + [max(bin_floor**2, MIN_VISIBLE_FRACTION * area)]
             pairs = zip(new_masks, new_floors, strict=True)
@@ -249,9 +237,7 @@ def _fill(contours: list[np.ndarray], image_size: int) -> np.ndarray:
     return mask.astype(bool)
 
 
-def _sample_object(
-    rng: np.random.Generator, name: str, area: float, image_size: int
-) -> np.ndarray:
+def sample_object(rng: np.random.Generator, name: str, area: float, image_size: int) -> np.ndarray:
     """Draw an object of a class somewhere, at any angle, seen slightly from the side.
 
     Returns the bool mask (H, W) of what lies in the image; ``area`` is that of the whole object.
@@ -270,7 +256,7 @@ def _sample_object(
     return _fill([contour + centre for contour in contours], image_size)
 
 
-def _sample_distractor(rng: np.random.Generator, image_size: int) -> np.ndarray:
+def sample_distractor(rng: np.random.Generator, image_size: int) -> np.ndarray:
     """Draw a thin line or a blob of no class, as a mask (H, W)."""
     centre = rng.uniform(0, image_size, 2)
     if rng.random() < 0.5:

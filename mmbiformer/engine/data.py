@@ -11,6 +11,7 @@ from mmengine.fileio import list_from_file
 
 from mmbiformer.errors import UserError
 
+from .class_folders import check_class_folders, data_folders
 from .parts import iter_datasets, list_evaluators
 
 SPLITS = ('train', 'val', 'test')
@@ -60,8 +61,7 @@ def check_data(cfg: Config, splits: Iterable[str]) -> None:
 
 
 def _check_folders(dataset: ConfigDict, root: str) -> None:
-    parts = [*dataset.get('data_prefix', {}).values(), dataset.get('ann_file')]
-    needed = [path for path in parts if path]
+    needed = [path for path in [*data_folders(dataset), dataset.get('ann_file')] if path]
     layout = f'the config expects {", ".join(needed)} in it; point it elsewhere with --data-root'
     if root and not os.path.isdir(root):
         raise UserError(f"data root '{root}' not found: {layout}")
@@ -76,6 +76,8 @@ def _has_content(path: Path) -> bool:
 
 def _check_classes(cfg: Config, dataset: ConfigDict, root: str) -> None:
     """mmdet itself drops unknown names in silence and shifts the labels of those behind them."""
+    if cfg.get('default_scope') == 'mmpretrain':
+        check_class_folders(cfg, dataset, root)
     if cfg.get('default_scope') != 'mmdet':
         return
     from mmdet.datasets import CocoDataset

@@ -89,8 +89,8 @@ def build_tester(
         checkpoint (str): Checkpoint of the whole model; every name and shape must fit, but for
             norms of the backbone's outputs, which may be absent and are then logged as new.
         launcher (str): 'none', 'pytorch', 'slurm' or 'mpi'.
-        out (str, optional): Where predictions go: a ``.pkl`` file for detection, a folder of label
-            maps for segmentation.
+        out (str, optional): Where predictions go: a ``.pkl`` file for detection and
+            classification, a folder of label maps for segmentation.
         show_dir (str, optional): Folder for pictures of ground truth beside predictions.
         tta (bool): Use the test-time augmentation of the config.
 
@@ -159,15 +159,19 @@ def _set_out(cfg: Config, out: str) -> None:
             # Without keep_results mmseg's Cityscapes metric deletes what it wrote.
             evaluator.update(output_dir=out, keep_results=True)
     elif not out.endswith(('.pkl', '.pickle')):
-        raise UserError(f"--out '{out}': detections go to a pickle file, name it *.pkl")
+        raise UserError(f"--out '{out}': predictions go to a pickle file, name it *.pkl")
     else:
-        cfg.test_evaluator = [*evaluators, dict(type='DumpDetResults', out_file_path=out)]
+        kind = 'DumpResults' if cfg.get('default_scope') == 'mmpretrain' else 'DumpDetResults'
+        cfg.test_evaluator = [*evaluators, dict(type=kind, out_file_path=out)]
 
 
 def _set_show_dir(cfg: Config, show_dir: str) -> None:
     hook = cfg.get('default_hooks', {}).get('visualization')
     if hook is None:
         raise UserError('--show-dir needs default_hooks.visualization in the config: add it')
+    if cfg.get('default_scope') == 'mmpretrain':
+        hook.update(enable=True, interval=1, out_dir=os.path.abspath(show_dir))
+        return
     hook.draw = True
     if cfg.get('default_scope') == 'mmseg':
         hook.interval = 1

@@ -1,13 +1,17 @@
 """Train, evaluate, draw and report a small model on the generated shapes, from one call."""
 
 import os
+import pickle
 import time
 from pathlib import Path
 
 from mmengine.config import Config
 
 from mmbiformer.datasets.shapes import CLASSES, make_shapes
+from mmbiformer.datasets.single_shapes import make_single_shapes
 from mmbiformer.engine import build_tester, build_trainer, load_config
+from mmbiformer.engine.parts import iter_datasets
+from mmbiformer.evaluation.classification import confusion_text
 from mmbiformer.evaluation.detection.size_tables import report_text
 from mmbiformer.evaluation.judge_files import judge_files, judge_folders
 from mmbiformer.evaluation.report.report_files import write_report, write_segment_report
@@ -23,20 +27,27 @@ DETECTION_COLUMNS = {
     **{f'AP{x}': f'coco/bbox_mAP_{x}' for x in ('50', '75', 's', 'm', 'l')},
 }
 SEGMENTATION_COLUMNS = {'mIoU': 'mIoU', 'mAcc': 'mAcc', 'aAcc': 'aAcc'}
+CLASSIFICATION_COLUMNS = {'top-1': 'accuracy/top1'}
 
 
-def quickstart(config: str, data_root: str = 'data/shapes') -> str:
-    """Make the data set, train, evaluate, draw ground truth beside predictions, report by size.
+def quickstart(config: str, data_root: str | None = None) -> str:
+    """Make the data set, train, evaluate, draw ground truth beside predictions, report.
 
     Args:
         config (str): A config for the shapes.
-        data_root (str): Where the shapes are, or will be made.
+        data_root (str, optional): Where the shapes are, or will be made. Defaults to the config's.
 
     Returns:
         str: The report's tables, those of the metrics, and where the rest lies.
     """
-    make_shapes(data_root)
     cfg = load_config(config, data_root=data_root)
+    data_root = next(iter_datasets(cfg, 'train')).data_root.rstrip('/')
+    make_data, judge, columns = {
+        'mmdet': (make_shapes, _judge_detector, DETECTION_COLUMNS),
+        'mmseg': (make_shapes, _judge_segmenter, SEGMENTATION_COLUMNS),
+        'mmpretrain': (make_single_shapes, _judge_classifier, CLASSIFICATION_COLUMNS),
+    }[cfg.default_scope]
+    make_data(data_root)
     runner = build_trainer(cfg)
     start = time.perf_counter()
     runner.train()
@@ -45,18 +56,15 @@ def quickstart(config: str, data_root: str = 'data/shapes') -> str:
     work_dir = Path(cfg.work_dir)
     checkpoint = (work_dir / 'last_checkpoint').read_text().strip()
     pictures = work_dir / 'pictures'
-    is_segmentation = cfg.default_scope == 'mmseg'
-    judge = _judge_segmenter if is_segmentation else _judge_detector
     cfg = load_config(config, data_root=data_root)
     metrics, text, report = judge(cfg, checkpoint, str(pictures), Path(data_root))
-    columns = SEGMENTATION_COLUMNS if is_segmentation else DETECTION_COLUMNS
     return (
         f'{text}\n\n'
         f'{format_metrics(columns, metrics)}\n\n'
         f'training took {minutes:.1f} minutes\n'
         f'checkpoint    {os.path.relpath(checkpoint)}\n'
         f'pictures      {pictures}\n'
-        f'report        {os.path.relpath(report)}'
+        f'{"predictions" if report.suffix == ".pkl" else "report":<13} {os.path.relpath(report)}'
     )
 
 
@@ -97,6 +105,20 @@ def _judge_segmenter(
     )
     written = write_segment_report(report, Path(cfg.work_dir, 'segment_sizes'))
     return metrics, segment_report_text(report), written['html']
+
+
+def _judge_classifier(
+    cfg: Config, checkpoint: str, pictures: str, data_root: Path
+) -> tuple[dict[str, float], str, Path]:
+    """Evaluate, draw, and count what is taken for what: metrics, a table, and the predictions."""
+    predictions = Path(cfg.work_dir, 'predictions.pkl')
+    with whole_or_absent(predictions) as unfinished:
+        tester = build_tester(cfg, checkpoint, show_dir=pictures, out=str(unfinished))
+        metrics = tester.test()
+    with predictions.open('rb') as file:
+        results = pickle.load(file)
+    classes = tester.test_dataloader.dataset.metainfo['classes']
+    return metrics, confusion_text(results, classes), predictions
 
 
 def format_metrics(columns: dict[str, str], metrics: dict[str, float]) -> str:

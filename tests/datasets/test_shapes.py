@@ -127,7 +127,7 @@ def test_other_parameters_are_refused(root):
 def test_foreign_folder_is_refused(tmp_path, manifest):
     (tmp_path / 'mine.txt').write_text('mine')
     if manifest is not None:
-        (tmp_path / shapes.MANIFEST).write_text(manifest)
+        (tmp_path / 'shapes.json').write_text(manifest)
     before = files_of(tmp_path)
     with pytest.raises(ValueError, match='remove it or choose another folder'):
         make_shapes(tmp_path, **SMALL)
@@ -142,7 +142,7 @@ def test_file_in_the_way_is_refused(tmp_path):
 
 def test_empty_folder_is_taken(tmp_path):
     make_shapes(tmp_path, num_train=1, num_val=1, image_size=160)
-    assert json.loads((tmp_path / shapes.MANIFEST).read_text())['num_train'] == 1
+    assert json.loads((tmp_path / 'shapes.json').read_text())['num_train'] == 1
 
 
 def test_interrupted_run_leaves_nothing(tmp_path, monkeypatch):
@@ -157,7 +157,7 @@ def test_interrupted_run_leaves_nothing(tmp_path, monkeypatch):
             make_shapes(root, **SMALL)
     assert list(tmp_path.iterdir()) == []
     make_shapes(root, num_train=1, num_val=1, image_size=160)
-    assert (root / shapes.MANIFEST).is_file()
+    assert (root / 'shapes.json').is_file()
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,14 @@ CLOFORMER = [
     for size in ('xxs', 'xs', 's')
 ]
 
+CLASSIFIERS = [
+    f'{backbone}_8xb128_in1k'
+    for backbone in (
+        *('biformer-t', 'biformer-s', 'biformer-b', 'biformer-stl'),
+        *('cloformer-xxs', 'cloformer-xs', 'cloformer-s'),
+    )
+]
+
 
 @cache
 def read(name: str) -> Config:
