@@ -2,6 +2,7 @@
 
 python tools/size_benchmark.py                                 # BiFormer, Swin and ResNet
 python tools/size_benchmark.py --compare plugin --seeds 0 1 2  # YOLOX with routed attention or not
+python tools/size_benchmark.py --compare pretrained            # started from a classifier or not
 
 After the plug-in its cost is measured in YOLOX-s, also with deterministic algorithms.
 """
@@ -21,8 +22,17 @@ COMPARISONS = {
         name: f'plugin/{name}_shapes.py'
         for name in ('yolox', 'yolox_bra-p3', 'yolox_bra-p3-p4-p5')
     },
+    'pretrained': dict.fromkeys(
+        ('scratch', 'pretrained'), 'size_benchmark/retinanet_biformer_shapes.py'
+    ),
 }
-FOLDERS = {'backbones': 'work_dirs/size_benchmark', 'plugin': 'work_dirs/plugin_benchmark'}
+# Name in the report -> config of the classifier that it starts from.
+STARTS = {'pretrained': 'classification/biformer_quickstart_shapes.py'}
+FOLDERS = {
+    'backbones': 'work_dirs/size_benchmark',
+    'plugin': 'work_dirs/plugin_benchmark',
+    'pretrained': 'work_dirs/pretrained_benchmark',
+}
 
 
 def main() -> None:
@@ -39,7 +49,8 @@ def main() -> None:
     parser.add_argument(
         '--seeds', type=int, nargs='+', default=[0], help='train with each of them (default: 0)'
     )
-    parser.add_argument('--out-dir', help='default: work_dirs/size_benchmark, or plugin_benchmark')
+    folders = 'size_benchmark, plugin_benchmark or pretrained_benchmark'
+    parser.add_argument('--out-dir', help=f'default: work_dirs/{folders}')
     parser.add_argument(
         '--resume', action='store_true', help='keep finished runs, go on with the unfinished'
     )
@@ -47,7 +58,9 @@ def main() -> None:
 
     configs = {name: str(CONFIGS / path) for name, path in COMPARISONS[args.compare].items()}
     out_dir = args.out_dir or FOLDERS[args.compare]
-    print(compare_detectors(configs, args.setting, args.seeds, out_dir, args.resume), flush=True)
+    starts = {name: str(CONFIGS / STARTS[name]) for name in configs if name in STARTS}
+    how = (args.setting, args.seeds, out_dir, args.resume, starts)
+    print(compare_detectors(configs, *how), flush=True)
     if args.compare == 'plugin':
         for options in ([], ['--mode', 'training', '--deterministic']):
             where = ['--out-dir', str(Path(out_dir, 'cost'))]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+from mmbiformer.datasets.single_shapes import make_single_shapes
 from mmbiformer.engine import build_tester, build_trainer, load_config
 from mmbiformer.errors import UserError
 from mmbiformer.files import read_json, whole_or_absent
@@ -24,12 +25,14 @@ class Run:
         config (str): The config file.
         seed (int): Of the initial weights, the order of the images and their flips.
         work_dir (Path): Folder of the logs, checkpoints and predictions.
+        start (Pretraining, optional): The classifier whose backbone it starts from.
     """
 
     name: str
     config: str
     seed: int
     work_dir: Path
+    start: 'Pretraining | None' = None
 
     @property
     def predictions(self) -> Path:
@@ -56,11 +59,15 @@ class Run:
 
     def describe_recipe(self) -> str:
         """The config and the seed as JSON, without what depends on the folder."""
-        content = load_config(self.config).to_dict()
-        return json.dumps({'seed': self.seed, **content}, default=str, indent=1)
+        content = {'seed': self.seed, **load_config(self.config).to_dict()}
+        if self.start:
+            content['start'] = json.loads(self.start.describe_recipe())
+        return json.dumps(content, default=str, indent=1)
 
     def check(self, resume: bool) -> None:
         """Refuse to overwrite a run, or to resume one of another recipe: raises UserError."""
+        if self.start:
+            self.start.check(resume)
         recipe = self.describe_recipe()  # at once: it finds a missing config
         if not self.work_dir.exists() or not any(self.work_dir.iterdir()):
             return
@@ -82,7 +89,9 @@ class Run:
             unfinished.write_text(self.describe_recipe(), encoding='utf-8')
         latest = self.work_dir / 'last_checkpoint'
         resume = 'auto' if latest.is_file() else None
-        build_trainer(self.load_config(data_root), resume=resume).train()
+        pretrained = self.start.complete() if self.start and not resume else None
+        cfg = self.load_config(data_root)
+        build_trainer(cfg, resume=resume, pretrained=pretrained).train()
         return latest.read_text().strip()
 
     def evaluate(self, data_root: str, checkpoint: str) -> None:
@@ -105,6 +114,26 @@ class SegmentationRun(Run):
         metrics = build_tester(self.load_config(data_root), checkpoint).test()
         with whole_or_absent(self.predictions) as unfinished:
             unfinished.write_text(json.dumps({key: float(x) for key, x in metrics.items()}))
+
+
+@dataclass(frozen=True)
+class Pretraining(Run):
+    """A classifier of single shapes, whose backbone detectors start from."""
+
+    @property
+    def accuracy(self) -> Path:
+        """Its top-1 accuracy in %; the file appears when the classifier is complete."""
+        return self.work_dir / 'top1.json'
+
+    def complete(self) -> str:
+        """Train and evaluate it unless that is done; return its last checkpoint."""
+        if not self.accuracy.is_file():
+            data_root = str(make_single_shapes(self.work_dir.parent / 'single_shapes'))
+            checkpoint = self.train(data_root)
+            metrics = build_tester(self.load_config(data_root), checkpoint).test()
+            with whole_or_absent(self.accuracy) as unfinished:
+                unfinished.write_text(json.dumps(metrics['accuracy/top1']), encoding='utf-8')
+        return (self.work_dir / 'last_checkpoint').read_text().strip()
 
 
 def check_runs(runs: Sequence[Run], seeds: Sequence[int], resume: bool) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
+from types import MappingProxyType
 
 from mmbiformer.datasets.shapes import make_shapes
 from mmbiformer.evaluation.detection.compare_seeds import compare_seeds, seeds_csv, seeds_text
@@ -11,9 +12,9 @@ from mmbiformer.evaluation.judge_files import judge_files
 from mmbiformer.evaluation.report.report_files import write_report
 from mmbiformer.evaluation.resampling import Bootstrap
 from mmbiformer.evaluation.sizes import size_ranges
-from mmbiformer.files import whole_or_absent
+from mmbiformer.files import read_json, whole_or_absent
 
-from .run import Run, check_runs, complete
+from .run import Pretraining, Run, check_runs, complete
 
 IMAGE_SIZE = 256
 # Octaves of the side, in pixels; there are no larger objects.
@@ -27,7 +28,12 @@ SETTINGS = {
 
 
 def compare_detectors(
-    configs: Mapping[str, str], setting: str, seeds: Sequence[int], out_dir: str, resume: bool
+    configs: Mapping[str, str],
+    setting: str,
+    seeds: Sequence[int],
+    out_dir: str,
+    resume: bool,
+    starts: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
     """Make the data, train and evaluate every config with every seed, report AP across sizes.
 
@@ -38,6 +44,8 @@ def compare_detectors(
         out_dir (str): Everything goes to the folder ``<out_dir>/<setting>``.
         resume (bool): Keep the finished runs in that folder and go on with the unfinished ones
             from their latest checkpoints. Flips behind a stop differ from those without it.
+        starts (Mapping[str, str]): Name in the report -> config of a classifier. It is trained on
+            single shapes with the detector's seed, and the detector starts from its backbone.
 
     Returns:
         str: The report of each seed, one over several seeds, and where their files lie.
@@ -46,7 +54,7 @@ def compare_detectors(
         UserError: If seeds are not different ones from 0 on, or the folder holds one of these runs
             and is not to be resumed, or was begun with another recipe.
     """
-    annotations, images, predictions = predict(configs, setting, seeds, out_dir, resume)
+    annotations, images, predictions = predict(configs, setting, seeds, out_dir, resume, starts)
     title = f'Size benchmark, setting {setting}'
     return report_by_size(annotations, images, predictions, seeds, Path(out_dir, setting), title)
 
@@ -95,7 +103,12 @@ def report_by_size(
 
 
 def predict(
-    configs: Mapping[str, str], setting: str, seeds: Sequence[int], out_dir: str, resume: bool
+    configs: Mapping[str, str],
+    setting: str,
+    seeds: Sequence[int],
+    out_dir: str,
+    resume: bool,
+    starts: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[Path, Path, dict[str, list[Path]]]:
     """All of :func:`compare_detectors` but the report; arguments and errors are the same.
 
@@ -106,7 +119,7 @@ def predict(
     """
     folder = Path(out_dir, setting)
     runs = [
-        Run(name, config, seed, folder / f'{name}_seed{seed}')
+        Run(name, config, seed, folder / f'{name}_seed{seed}', _start(starts, name, seed, folder))
         for seed in seeds
         for name, config in configs.items()
     ]
@@ -115,6 +128,20 @@ def predict(
         folder / 'shapes', image_size=IMAGE_SIZE, octaves=True, **SETTINGS[setting]
     )
     complete(runs, data_root)
+    for run in runs:
+        if run.start:
+            top1 = read_json(run.start.accuracy)
+            print(
+                f'{run.name} with seed {run.seed} starts from a classifier of {top1:.1f} % top-1'
+            )
     predictions = {name: [run.predictions for run in runs if run.name == name] for name in configs}
     annotations = data_root / 'annotations/instances_validation.json'
     return annotations, data_root / 'images/validation', predictions
+
+
+def _start(starts: Mapping[str, str], name: str, seed: int, folder: Path) -> Pretraining | None:
+    """The classifier whose backbone a run starts from, if any."""
+    if name not in starts:
+        return None
+    title = f'classifier_for_{name}'
+    return Pretraining(title, starts[name], seed, folder / f'{title}_seed{seed}')

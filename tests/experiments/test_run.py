@@ -22,7 +22,8 @@ def stopped(run, monkeypatch):
     """Train a run that is stopped at once; gives the seeds and checkpoints of all trainings."""
     seen = []
 
-    def build_trainer(cfg, resume):
+    def build_trainer(cfg, resume, pretrained):
+        assert pretrained is None
         seen.append((cfg.randomness.seed, resume))
         raise KeyboardInterrupt
 
