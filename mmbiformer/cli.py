@@ -35,7 +35,7 @@ def run_tool(main: Callable[[], None], needs: Sequence[str] = ('mmengine', 'mmcv
             require(*needs)
         main()
     except UserError as error:
-        print(f'error: {" ".join(str(error).split())}', file=sys.stderr)
+        print(f'error: {_one_line(error)}', file=sys.stderr)
         sys.exit(2)
     except ModuleNotFoundError as error:
         if error.name not in JUDGING:
@@ -52,6 +52,14 @@ def run_tool(main: Callable[[], None], needs: Sequence[str] = ('mmengine', 'mmcv
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
         time.sleep(0.2)
+
+
+def _one_line(error: UserError) -> str:
+    """The message; torch puts a traceback before that of a process that loads data."""
+    text = str(error)
+    if text.startswith('Caught UserError in DataLoader worker'):
+        text = text.rpartition(f'{UserError.__module__}.{UserError.__qualname__}: ')[2]
+    return ' '.join(text.split())
 
 
 def tool_parser(description: str) -> argparse.ArgumentParser:

@@ -21,6 +21,7 @@ from zoo import (
     NAMES,
     RETINANET,
     SEMANTIC_FPN,
+    TOKEN_LABELLING,
     UPERNET,
     load,
 )
@@ -104,7 +105,8 @@ def test_the_configs_on_disk_are_the_expected_ones():
     plugin = [name for name, path in CONFIGS.items() if path.parent.name == 'plugin']
     assert len(plugin) == 7, plugin
     assert len(ABLATION) == 22, ABLATION
-    expected = NAMES + CLOFORMER + CLASSIFIERS + quickstart + benchmark + plugin + ABLATION
+    classifiers = [*CLASSIFIERS, TOKEN_LABELLING]
+    expected = NAMES + CLOFORMER + classifiers + quickstart + benchmark + plugin + ABLATION
     assert sorted(CONFIGS) == sorted(expected)
 
 
@@ -135,7 +137,7 @@ def test_pipelines_build(name):
     cfg = load(name)
     for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
         transforms = compose(cfg, loader.dataset.pipeline).transforms
-        assert len(transforms) >= 2 + ('ImageClassifier' not in cfg.model.type)
+        assert len(transforms) >= 2 + (cfg.default_scope != 'mmpretrain')
     assert cfg.val_evaluator == cfg.test_evaluator
 
 

@@ -37,8 +37,9 @@ ALLOWED = {
         'mmbiformer.files',
     },
     'classification': {
-        *('torch', 'mmpretrain'),
+        *('torch', 'numpy', 'mmcv', 'mmpretrain'),
         'mmbiformer.checkpoints',
+        'mmbiformer.errors',
     },
     'engine': {
         *('torch', 'mmengine', 'mmdet', 'mmpretrain'),

@@ -32,6 +32,7 @@ CLASSIFIERS = [
         *('cloformer-xxs', 'cloformer-xs', 'cloformer-s'),
     )
 ]
+TOKEN_LABELLING = 'biformer-s_8xb128-token-labelling_in1k'
 
 
 @cache

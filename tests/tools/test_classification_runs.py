@@ -142,6 +142,22 @@ def test_data_root_not_found(error):
     assert 'expects train in it' in error('train', imagenet, '--data-root', '/no/such/folder')
 
 
+@pytest.mark.parametrize('num_workers', [0, 1])
+def test_a_missing_label_map(error, tmp_path, shapes, num_workers):
+    """Also where it is missed in a process that loads data."""
+    config = tmp_path / 'config.py'
+    config.write_text(
+        f"_base_ = '{CONFIG}'\n"
+        'load, *rest = _base_.train_pipeline\n'
+        "label_map = dict(type='mmbiformer.classification.LoadLabelMap', folder='no',\n"
+        '    num_classes=6)\n'
+        f'train_dataloader = dict(num_workers={num_workers},\n'
+        '    dataset=dict(pipeline=[load, label_map, *rest]))\n'
+    )
+    line = error('train', config, '--data-root', shapes)
+    assert line.startswith("error: label map 'no/") and line.endswith('folder of LoadLabelMap')
+
+
 def test_checkpoints_that_do_not_fit(error, tmp_path, shapes, trained):
     case = golden_cases('official_cloformer.json')['xxs_224']
     torch.save({'model': official_state_dict(case)}, tmp_path / 'official.pth')
