@@ -16,6 +16,11 @@ from mmbiformer.layers.maps import to_channels_first, to_channels_last
 
 NUM_STAGES = 4
 OUTPUT_NORMS = ('dense', 'classification')
+# How BiFormer and Swin's layout begin where no init_cfg is given.
+TRANSFORMER_INIT = [
+    dict(type='TruncNormal', layer='Linear', std=0.02, bias=0.0),
+    dict(type='Constant', layer='LayerNorm', val=1.0, bias=0.0),
+]
 
 
 class StagedBackbone(BaseModule, ABC):

@@ -17,6 +17,7 @@ from mmbiformer.registry import MODELS
 
 from .base import (
     NUM_STAGES,
+    TRANSFORMER_INIT,
     StagedBackbone,
     check_choice,
     check_drop_path_rate,
@@ -95,11 +96,7 @@ class BiFormer(StagedBackbone):
         output_norm: str = 'dense',
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
-        if init_cfg is None:
-            init_cfg = [
-                dict(type='TruncNormal', layer='Linear', std=0.02, bias=0.0),
-                dict(type='Constant', layer='LayerNorm', val=1.0, bias=0.0),
-            ]
+        init_cfg = TRANSFORMER_INIT if init_cfg is None else init_cfg
         super().__init__(out_indices, frozen_stages, norm_eval, with_cp, output_norm, init_cfg)
         embed_dims, depths, topks = self._parse_arch(arch)
         check_int('partition_factor', partition_factor, 1)

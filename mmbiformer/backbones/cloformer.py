@@ -39,16 +39,12 @@ class CloFormer(StagedBackbone):
         out_indices (Sequence[int]): Stages to return, ascending, 0 to 3. Defaults to all.
         drop_path_rate (float): Stochastic depth rate of the last block; grows linearly from 0 over
             the blocks. The authors trained 'xxs' with 0, the others with 0.06. Defaults to 0.
-        frozen_stages (int): -1 freezes nothing, 0 the stem, i the stem and the first i stages.
-            Defaults to -1.
-        norm_eval (bool): Keep BatchNorm in eval mode when training. Defaults to False.
+        frozen_stages, norm_eval, init_cfg: As in :class:`mmbiformer.BiFormer`.
         with_cp (bool): Recompute each block in the backward pass to save memory, of strided blocks
             the attention. Defaults to False.
         output_norm (str): Which norms outputs pass. 'dense': a LayerNorm each. 'classification':
             the official classifier's GroupNorm over the last map, where ``out_indices`` is (3,).
             Defaults to 'dense'.
-        init_cfg (dict | list[dict], optional): As in mmengine. Official checkpoints load as they
-            are: ``dict(type='Pretrained', checkpoint='official.pth')``.
 
     Raises:
         ValueError: If an argument is out of range; names it, its value and what would fit.

@@ -12,6 +12,7 @@ from mmbiformer.registry import MODELS
 
 from .base import (
     NUM_STAGES,
+    TRANSFORMER_INIT,
     StagedBackbone,
     check_choice,
     check_drop_path_rate,
@@ -80,11 +81,7 @@ class SwinLayout(StagedBackbone):
         output_norm: str = 'dense',
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
-        if init_cfg is None:
-            init_cfg = [
-                dict(type='TruncNormal', layer='Linear', std=0.02, bias=0.0),
-                dict(type='Constant', layer='LayerNorm', val=1.0, bias=0.0),
-            ]
+        init_cfg = TRANSFORMER_INIT if init_cfg is None else init_cfg
         super().__init__(out_indices, frozen_stages, norm_eval, with_cp, output_norm, init_cfg)
         settings = parse_arch(arch, self.arch_settings, mlp_ratios=MLP_RATIOS)
         embed_dims, depths = settings['embed_dims'], settings['depths']

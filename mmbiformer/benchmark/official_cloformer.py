@@ -16,6 +16,8 @@ from mmbiformer.backbones import CloFormer
 from mmbiformer.layers import CloAttention, CloBlock, StridedCloBlock
 from mmbiformer.layers.clo_block import ConvMLP
 
+from .official_style import forward_stages
+
 
 def official_cloformer(model: CloFormer) -> nn.Module:
     """A copy of a CloFormer in the official style; names and values of its state dict stay."""
@@ -87,12 +89,4 @@ class _StridedBlock(StridedCloBlock):
 class _Backbone(CloFormer):
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """As :meth:`CloFormer.forward`."""
-        outs = []
-        for i, (downsample, stage) in enumerate(
-            zip(self.downsample_layers, self.stages, strict=True)
-        ):
-            x = stage(downsample(x))
-            if i in self.out_indices:
-                norm = getattr(self, f'norm{i}')
-                outs.append(norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2).contiguous())
-        return tuple(outs)
+        return forward_stages(self, x)

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from mmbiformer.backbones import BiFormer
+from mmbiformer.backbones import BiFormer, StagedBackbone
 from mmbiformer.layers import BiFormerBlock, BiLevelRoutingAttention, FullAttention
 from mmbiformer.ops.any_size import from_regions
 from mmbiformer.ops.regions import to_regions
@@ -145,12 +145,17 @@ class _Backbone(BiFormer):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """As :meth:`BiFormer.forward`."""
-        outs = []
-        for i, (downsample, stage) in enumerate(
-            zip(self.downsample_layers, self.stages, strict=True)
-        ):
-            x = stage(downsample(x))
-            if i in self.out_indices:
-                norm = getattr(self, f'norm{i}')
-                outs.append(norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2).contiguous())
-        return tuple(outs)
+        return forward_stages(self, x)
+
+
+def forward_stages(backbone: StagedBackbone, x: Tensor) -> tuple[Tensor, ...]:
+    """The outputs of a backbone whose stages take and give (B, C, H, W)."""
+    outs = []
+    for i, (downsample, stage) in enumerate(
+        zip(backbone.downsample_layers, backbone.stages, strict=True)
+    ):
+        x = stage(downsample(x))
+        if i in backbone.out_indices:
+            norm = getattr(backbone, f'norm{i}')
+            outs.append(norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2).contiguous())
+    return tuple(outs)

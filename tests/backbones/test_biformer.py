@@ -13,7 +13,9 @@ from mmbiformer.layers import BiLevelRoutingAttention, DropPath, FullAttention
 
 
 @pytest.mark.parametrize('padding', ['official', 'masked'])
-@pytest.mark.parametrize('size', [(1, 1), (33, 65), (97, 3)], ids=str)
+@pytest.mark.parametrize(
+    'size', [(1, 1), (1, 7), (33, 65), (31, 4), (64, 96), (97, 3), (2, 129)], ids=str
+)
 def test_any_input_size_with_the_reference(size, padding):
     backbone = build(padding=padding, attention_backend='reference').double()
     default = build(padding=padding).double()

@@ -62,5 +62,7 @@ def changed(module: nn.Module, before: dict[str, torch.Tensor]) -> set[str]:
 
 
 def assert_all_close(results, expected, **tolerance):
+    results = list(results)
+    assert results, 'nothing to compare'
     for result, truth in zip(results, expected, strict=True):
         torch.testing.assert_close(result, truth, **tolerance)
