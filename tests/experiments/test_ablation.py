@@ -62,16 +62,21 @@ def test_trains_evaluates_and_goes_on(configs, tmp_path, monkeypatch) -> None:
         ablate(*configs, [1], str(tmp_path), False)
 
     # What is there is kept; of two seeds there is a table over them.
+    trained, build_trainer = [], runs.build_trainer
+
+    def noting_trainer(config, **options):
+        trained.append(config.randomness.seed)
+        return build_trainer(config, **options)
+
+    monkeypatch.setattr(runs, 'build_trainer', noting_trainer)
     other = ablate(*configs, [1, 2], str(tmp_path), True)
+    assert trained == [2, 2, 2]
     assert 'AP over seeds 1, 2' in other and 'Segmentation, seeds 1, 2' in other
     with open(tmp_path / 'seeds.csv') as file:
         lines = [x for x in csv.DictReader(file) if x['range'] == 'all']
     assert [(x['model'], x['minus']) for x in lines] == [
         *(('shifted-window', ''), ('criss-cross', ''), ('criss-cross', 'shifted-window'))
     ]
-
-    monkeypatch.setattr(runs, 'build_trainer', lambda *_, **__: pytest.fail('trained again'))
-    assert ablate(*configs, [1, 2], str(tmp_path), True) == other
 
 
 def test_a_missing_config_is_found_before_anything_is_made(configs, tmp_path) -> None:

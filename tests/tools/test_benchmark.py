@@ -87,25 +87,14 @@ def test_plugin(run, tmp_path) -> None:
 
 
 def test_ablation(run, tmp_path) -> None:
-    out, content = run('--level', 'ablation', '--size', '64', '--mode', 'inference')
+    models = ['sliding_window', 'shifted_window', 'conv-position']
+    tiny = ('--size', '64', '--mode', 'inference', '--models', *models)
+    out, content = run('--level', 'ablation', *tiny)
     assert "ablation, inference, 64x64, Swin-T's layout, S=4, batch 1, fp32" in out
     (rows,) = content['groups']
+    assert [row['case']['model'] for row in rows] == models
     assert all(row['samples'] and row['flops'] and not row['problems'] for row in rows)
-    parameters = {row['case']['model']: round(row['parameters'] / 1e6, 1) for row in rows}
-    # Backbones with four output norms; the last step is BiFormer-S, whose classifier has 25.5.
-    assert parameters == {
-        'sliding_window': 19.7,
-        'shifted_window': 27.5,
-        'spatially_separable': 30.4,
-        'sequential_axial': 27.5,
-        'criss_cross': 21.6,
-        'cross_shaped_window': 27.5,
-        'deformable': 27.6,
-        'routing': 27.6,
-        'overlapped': 29.6,
-        'deeper': 24.9,
-        'conv-position': 25.0,
-    }
+    assert [round(row['parameters'] / 1e6, 1) for row in rows] == [19.7, 27.5, 25.0]
     assert '/ shifted' in out
     assert_is_picture(tmp_path)
 
