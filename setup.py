@@ -13,7 +13,7 @@ EVALUATION = 'faster-coco-eval>=1.8,<1.9'
 setup(
     name='mmbiformer',
     version=VERSION,
-    description='BiFormer (CVPR 2023) as a backbone of MMDetection 3.x and MMSegmentation 1.x',
+    description='BiFormer (CVPR 2023) as a backbone of MMDetection, MMSegmentation and MMPretrain',
     long_description=(ROOT / 'README.md').read_text() if (ROOT / 'README.md').exists() else '',
     long_description_content_type='text/markdown',
     license='Apache-2.0',

@@ -1,1 +1,1 @@
-"""What is made of whole runs: the quickstart, the comparison of backbones, result files."""
+"""What is made of whole runs: the quickstart, backbones and attentions compared, result files."""
