@@ -131,11 +131,21 @@ class Backbone(nn.Module):
             ) from error
         _check_names(name, kind, options)
         self.backbone = _build(name, kind, options)
-        self.backbone.init_weights()
+        for module in self.backbone.modules():
+            if type(module) is nn.BatchNorm2d:
+                module.__class__ = BackboneBatchNorm2d
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Map images (B, 3, H, W) to (B, C, H_i, W_i) of each stage."""
         return list(self.backbone(x))
+
+
+class BackboneBatchNorm2d(nn.BatchNorm2d):
+    """A BatchNorm of a backbone, with the ``eps`` and ``momentum`` that the backbone gave it.
+
+    Ultralytics sets both in what it has built, wherever a module's type is exactly
+    ``nn.BatchNorm2d``; then a backbone with official weights would not compute what it should.
+    """
 
 
 class BiFormer(Backbone):

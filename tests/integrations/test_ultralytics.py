@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from ultralytics_runs import CONFIGS, YOLO, needs_index, run_python
 
+import mmbiformer
 from mmbiformer import layers
 from mmbiformer.errors import UserError
 from mmbiformer.integrations.ultralytics import (
@@ -162,6 +163,33 @@ def test_cloformer_is_the_backbone_under_the_plain_head(size) -> None:
     for index in (1, 2, 3):
         assert sources(model.model[index]) == [0]
     assert model.stride.tolist() == [8, 16, 32]
+
+
+@needs_index
+@pytest.mark.parametrize('name', ['CloFormer', 'BiFormer'])
+def test_backbone_computes_what_it_does_alone(name, tmp_path) -> None:
+    text = (CONFIGS / 'yolov8_cloformer.yaml').read_text()
+    arch = {'CloFormer': 'xxs', 'BiFormer': 't'}[name]
+    text = text.replace('CloFormer, [xxs]', f'{name}, [{arch}]')
+    if name == 'BiFormer':  # its stages are twice as wide
+        text = text.replace('[256, 3]', '[512, 3]').replace('[128, 2]', '[256, 2]')
+        text = text.replace('[64, 1]', '[128, 1]')
+    (tmp_path / 'model.yaml').write_text(text)
+    torch.manual_seed(0)
+    bare = getattr(mmbiformer, name)(arch).eval()
+    norms = [module for module in bare.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert norms
+    for norm in norms:  # as low as in official files, where eps counts
+        nn.init.uniform_(norm.running_var, 0.005, 0.015)
+    backbone = YOLO(tmp_path / 'model.yaml').model.model[0]
+    backbone.backbone.load_state_dict(bare.state_dict())
+    x = torch.rand(1, 3, 64, 96)
+    with torch.no_grad():
+        outs, expected = backbone.eval()(x), bare(x)
+    for out, truth in zip(outs, expected, strict=True):
+        torch.testing.assert_close(out, truth, rtol=0, atol=0)
+    own = [x for x in backbone.modules() if isinstance(x, nn.BatchNorm2d)]
+    assert [(x.eps, x.momentum) for x in own] == [(x.eps, x.momentum) for x in norms]
 
 
 @needs_index
