@@ -46,8 +46,9 @@ def adapt_state_dict(module: nn.Module, state_dict: dict, prefix: str, strict: b
         list[str]: Names of the output norms that the state dict lacks: they stay new.
 
     Raises:
-        CheckpointError: If ``strict`` and the state dict does not fit. Absent are allowed: the
-            norms of dense outputs, which classification files lack, and BatchNorm's counters.
+        CheckpointError: If two names of the state dict are one of ours, or if ``strict`` and it
+            does not fit. Absent are allowed: the norms of dense outputs, which classification
+            files lack, and BatchNorm's counters.
     """
     names = module.checkpoint_names
     if prefix:
@@ -56,7 +57,12 @@ def adapt_state_dict(module: nn.Module, state_dict: dict, prefix: str, strict: b
     else:
         in_file = backbone_tensors(state_dict)
         state_dict.clear()
-    file_names = {names.ours(name): name for name in in_file}
+    file_names: dict[str, str] = {}
+    for name in in_file:
+        if (first := file_names.setdefault(names.ours(name), name)) != name:
+            raise CheckpointError(
+                f'the checkpoint has {first} and {name}, which are the same tensor: delete one'
+            )
     expected = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     tensors = {
         name: _as_linear(in_file[theirs], expected.get(name))
@@ -68,11 +74,11 @@ def adapt_state_dict(module: nn.Module, state_dict: dict, prefix: str, strict: b
     new = [name for name in expected if name not in tensors and _OUT_NORM.match(name)]
     if strict:
         _raise_misfits(tensors, expected, new, file_names, names)
-        print_log(
-            f'{type(module).__name__} checkpoint: {len(tensors)} tensors matched, '
-            f'{_count(dropped)} dropped, {_count(new)} new (keep their initial values)',
-            logger='current',
-        )
+    print_log(
+        f'{type(module).__name__} checkpoint: {len(tensors.keys() & expected)} tensors matched, '
+        f'{_count(dropped)} dropped, {_count(new)} new (keep their initial values)',
+        logger='current',
+    )
     state_dict.update((prefix + name, value) for name, value in tensors.items())
     return new
 
@@ -90,7 +96,7 @@ def _may_drop(name: str, module: nn.Module) -> bool:
 
 def _as_linear(value: Tensor, expected: Tensor | None) -> Tensor:
     """The weight of a 1x1 convolution as that of a linear layer, where one is expected."""
-    is_pointwise = value.ndim == 4 and value.shape[2:] == (1, 1)
+    is_pointwise = getattr(value, 'ndim', 0) == 4 and value.shape[2:] == (1, 1)
     return value.flatten(1) if is_pointwise and getattr(expected, 'ndim', 4) == 2 else value
 
 
@@ -119,13 +125,16 @@ def _raise_misfits(
         for name in expected
         if name not in tensors and name not in new and not name.endswith('num_batches_tracked')
     ]
+    others = [describe(name) for name, value in tensors.items() if not isinstance(value, Tensor)]
+    tensors = {name: value for name, value in tensors.items() if isinstance(value, Tensor)}
     unexpected = [describe(name) for name in tensors if name not in expected]
     reshaped = [
         f'{describe(name)} {tuple(value.shape)}, not {tuple(expected[name].shape)}'
         for name, value in tensors.items()
         if name in expected and value.shape != expected[name].shape
     ]
-    kinds = {'missing': missing, 'unexpected': unexpected, 'of another shape': reshaped}
+    kinds = {'that are no tensors': others, 'missing': missing, 'unexpected': unexpected}
+    kinds['of another shape'] = reshaped
     misfits = [f'{len(x)} {kind}: {", ".join(x)}' for kind, x in kinds.items() if x]
     if misfits:
         raise CheckpointError(

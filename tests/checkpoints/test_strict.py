@@ -248,6 +248,20 @@ MISFITS = {
         lambda x: nn.ModuleDict(dict(layer1=nn.Linear(2, 2))).state_dict(),
         '2 unexpected: layer1.weight, layer1.bias',
     ),
+    'no tensors': (
+        lambda x: dict(epoch=3, net=dict(x)),
+        '2 that are no tensors: epoch, net; 109 missing: downsample_layers.0.0.weight, ',
+    ),
+    'no tensor under a known name': (
+        lambda x: {**x, 'stages.0.0.mlp.0.bias': 3},
+        'than the backbone: 1 that are no tensors: stages.0.0.mlp.fc1.bias (in the file: '
+        'stages.0.0.mlp.0.bias)',
+    ),
+    'two names of a tensor': (
+        lambda x: {**x, 'stages.0.0.mlp.fc1.bias': torch.ones(96)},
+        'the checkpoint has stages.0.0.mlp.0.bias and stages.0.0.mlp.fc1.bias, which are the same '
+        'tensor: delete one',
+    ),
     'empty': (lambda x: {}, 'missing: downsample_layers.0.0.weight, '),
     'empty model': (lambda x: dict(model={}), 'missing: downsample_layers.0.0.weight, '),
 }
@@ -274,14 +288,23 @@ def test_missing_of_a_whole_backbone_in_a_detector_is_an_error(trained, save):
         load_checkpoint(detector, save(official_weights(trained)), map_location='cpu')
 
 
-def test_torchs_lenient_loading_stays_lenient(trained):
+def test_torchs_lenient_loading_stays_lenient(trained, log):
     weights = without(official_weights(trained), 'stages.0.0.attn.wo.bias')
     weights['stages.0.0.attn.other'] = torch.ones(1)
+    weights['head.bias'] = torch.ones(10)
     backbone = build()
+    log.clear()
     result = backbone.load_state_dict(weights, strict=False)
+    assert log == [
+        f'BiFormer checkpoint: {ALL - 1} tensors matched, 1 (head) dropped, 0 new (keep their '
+        'initial values)'
+    ]
     assert result.missing_keys == ['stages.0.0.attn.proj.bias']
     assert result.unexpected_keys == ['stages.0.0.attn.other']
     assert_loaded(backbone, trained, ('stages.0.0.attn.proj.bias',))
+    assert backbone.load_state_dict({'epoch': 3}, strict=False).unexpected_keys == ['epoch']
+    with pytest.raises(CheckpointError, match='which are the same tensor'):
+        backbone.load_state_dict(weights | backbone.state_dict(), strict=False)
     weights['stages.0.0.attn.wo.weight'] = torch.ones(1)
     with pytest.raises(RuntimeError, match=r'size mismatch for stages\.0\.0\.attn\.proj\.weight'):
         backbone.load_state_dict(weights, strict=False)
