@@ -56,6 +56,8 @@ class FullAttention(Attention):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
+        if dim % self.num_heads:
+            raise ValueError(f'dim={dim} must be a multiple of {self.num_heads}, the heads it has')
         self.qkv = nn.Linear(dim, 3 * dim, bias=False)
         self.lce = build_lce(dim)
         self.proj = nn.Linear(dim, dim)

@@ -8,6 +8,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from .attention import Attention
+from .checks import check_int, check_ints
 from .depthwise import depthwise_conv
 from .maps import to_channels_first, to_channels_last
 
@@ -46,6 +47,11 @@ class CloAttention(Attention):
         pool_size: int = 8,
     ) -> None:
         super().__init__()
+        check_int('dim', dim)
+        check_ints('conv_heads', conv_heads)
+        check_ints('kernel_sizes', kernel_sizes)
+        check_int('global_heads', global_heads, 0)
+        check_int('pool_size', pool_size)
         self.conv_heads, self.kernel_sizes = tuple(conv_heads), tuple(kernel_sizes)
         self.global_heads, self.pool_size = global_heads, pool_size
         self._check(dim)
@@ -100,19 +106,14 @@ class CloAttention(Attention):
                 f'kernel_sizes={self.kernel_sizes} must have as many entries as '
                 f'conv_heads={self.conv_heads}'
             )
-        if min(self.conv_heads, default=1) < 1 or self.global_heads < 0 or self.num_heads < 1:
-            raise ValueError(
-                f'conv_heads={self.conv_heads} must be 1 or more each, '
-                f'global_heads={self.global_heads} at least 0, and one of them is needed'
-            )
+        if not self.num_heads:
+            raise ValueError('conv_heads=() and global_heads=0: one of them is needed')
         if dim % self.num_heads:
             raise ValueError(
                 f'dim={dim} does not divide into {self.num_heads} heads, conv_heads='
                 f'{self.conv_heads} and global_heads={self.global_heads}: choose a number of '
                 'heads that divides it'
             )
-        even = [kernel for kernel in self.kernel_sizes if kernel < 1 or kernel % 2 == 0]
+        even = [kernel for kernel in self.kernel_sizes if kernel % 2 == 0]
         if even:
             raise ValueError(f'kernel_sizes={self.kernel_sizes} has {even[0]}: it must be odd')
-        if self.pool_size < 1:
-            raise ValueError(f'pool_size={self.pool_size} must be at least 1')

@@ -12,6 +12,7 @@ from mmbiformer.ops.backends import CHOICES
 from mmbiformer.ops.routing import Routing, route
 
 from .attention import LCE_KERNEL, Attention, build_lce
+from .checks import check_choice, check_divides, check_int
 from .depthwise import depthwise_conv
 from .maps import add_into, to_channels_first, to_channels_last
 from .region_pooling import build_region_pooling
@@ -75,14 +76,10 @@ class BiLevelRoutingAttention(Attention):
         optional = dict(qk_dim=qk_dim, lce_kernel=lce_kernel)
         counts |= {name: value for name, value in optional.items() if value is not None}
         for name, value in dict(dim=dim, **counts).items():
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f'{name}={value!r} must be an integer from 1 on')
+            check_int(name, value)
         qk_dim = dim if qk_dim is None else qk_dim
-        for name, width in (('dim', dim), ('qk_dim', qk_dim)):
-            if width % num_heads:
-                raise ValueError(
-                    f'num_heads={num_heads} does not divide {name}={width}: choose a divisor'
-                )
+        check_divides('num_heads', num_heads, dim)
+        check_divides('num_heads', num_heads, qk_dim, 'qk_dim')
         if topk > partition_factor**2:
             raise ValueError(
                 f'topk={topk} must be from 1 to the {partition_factor**2} regions of '
@@ -92,10 +89,7 @@ class BiLevelRoutingAttention(Attention):
             raise ValueError(f'lce_kernel={lce_kernel} must be odd, or None for no LCE')
         choices = dict(padding=PADDINGS, backend=CHOICES, routing=ROUTINGS)
         for name, value in dict(padding=padding, backend=backend, routing=routing).items():
-            if value not in choices[name]:
-                raise ValueError(
-                    f"{name}='{value}' is unknown: choose from {', '.join(choices[name])}"
-                )
+            check_choice(name, value, choices[name])
         if parametric_routing and (routing == 'hard' or topk == 1):
             raise ValueError(
                 "parametric_routing needs routing='soft' or 'straight_through', and topk=2 or "

@@ -2,6 +2,7 @@
 
 from torch import Tensor
 
+from mmbiformer.layers.checks import check_choice
 from mmbiformer.registry import MODELS
 
 from .base import ProjectedAttention, attend_in_windows
@@ -25,8 +26,7 @@ class AxialAttention(ProjectedAttention):
 
     def __init__(self, dim: int, num_heads: int, axis: str) -> None:
         super().__init__(dim, num_heads)
-        if axis not in AXES:
-            raise ValueError(f"axis='{axis}' is unknown: choose from {', '.join(AXES)}")
+        check_choice('axis', axis, AXES)
         self.axis = axis
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -6,12 +6,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from mmbiformer.layers import Attention
-
-
-def check_divides(name: str, value: int, dim: int) -> None:
-    """Raise ValueError where the number of heads or groups does not divide the width."""
-    if not isinstance(value, int) or value < 1 or dim % value:
-        raise ValueError(f'{name}={value!r} does not divide dim={dim}: choose a divisor')
+from mmbiformer.layers.checks import check_divides
 
 
 class ProjectedAttention(Attention):
@@ -44,8 +39,8 @@ def to_windows(x: Tensor, height: int, width: int) -> Tensor:
 def from_windows(windows: Tensor, like: Tensor) -> Tensor:
     """Join windows (M, height, width, C) to a map as high and wide as ``like`` (B, H, W, C)."""
     batch, height, width, _ = like.shape
-    num_columns = -(-width // windows.shape[2])
-    x = rearrange(windows, '(b i j) h w c -> b (i h) (j w) c', b=batch, j=num_columns)
+    rows, columns = -(-height // windows.shape[1]), -(-width // windows.shape[2])
+    x = rearrange(windows, '(b i j) h w c -> b (i h) (j w) c', b=batch, i=rows, j=columns)
     return x[:, :height, :width]
 
 

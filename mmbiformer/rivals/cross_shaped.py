@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from mmbiformer.layers.attention import build_lce
+from mmbiformer.layers.checks import check_int
 from mmbiformer.layers.depthwise import depthwise_conv
 from mmbiformer.registry import MODELS
 
@@ -32,6 +33,7 @@ class CrossShapedWindowAttention(ProjectedAttention):
             raise ValueError(
                 f'num_heads={num_heads} must be even: half of the heads attend to rows'
             )
+        check_int('stripe', stripe)
         self.stripe = stripe
         self.row_lepe = build_lce(dim // 2, LEPE_KERNEL)
         self.column_lepe = build_lce(dim // 2, LEPE_KERNEL)

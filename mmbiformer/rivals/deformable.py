@@ -6,9 +6,8 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from mmbiformer.layers import Attention
+from mmbiformer.layers.checks import check_divides, check_int
 from mmbiformer.registry import MODELS
-
-from .base import check_divides
 
 HEADS_PER_GROUP = 4  # DAT-T: 12 heads in 3 groups, 24 in 6
 KERNEL = 5
@@ -36,6 +35,7 @@ class DeformableAttention(Attention):
     def __init__(self, dim: int, num_heads: int, table_side: int) -> None:
         super().__init__()
         check_divides('num_heads', num_heads, dim)
+        check_int('table_side', table_side)
         if num_heads % HEADS_PER_GROUP:
             raise ValueError(
                 f'num_heads={num_heads} must be a multiple of {HEADS_PER_GROUP}, the heads that '

@@ -10,10 +10,11 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from mmbiformer.layers import Attention, PatchConv2d
+from mmbiformer.layers.checks import check_divides, check_int
 from mmbiformer.layers.maps import to_channels_first, to_channels_last
 from mmbiformer.registry import MODELS
 
-from .base import ProjectedAttention, attend_in_windows, check_divides
+from .base import ProjectedAttention, attend_in_windows
 
 WINDOW = 7
 
@@ -49,6 +50,7 @@ class SubsampledAttention(Attention):
     def __init__(self, dim: int, num_heads: int, ratio: int) -> None:
         super().__init__()
         check_divides('num_heads', num_heads, dim)
+        check_int('ratio', ratio)
         self.num_heads = num_heads
         self.q = nn.Linear(dim, dim)
         self.kv = nn.Linear(dim, 2 * dim)

@@ -3,9 +3,8 @@
 from torch import Tensor, nn
 
 from mmbiformer.layers import Attention
+from mmbiformer.layers.checks import check_divides
 from mmbiformer.registry import MODELS
-
-from .base import check_divides
 
 WINDOW = 7
 

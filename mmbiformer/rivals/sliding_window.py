@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor, nn
 
+from mmbiformer.layers.checks import check_divides
 from mmbiformer.layers.maps import to_channels_first, to_channels_last
 from mmbiformer.registry import MODELS
 
-from .base import check_divides
 from .neighbourhood import REACH, SIDE, products, sums
 
 

@@ -1,6 +1,7 @@
 """Full attention against plain loops."""
 
 import numpy as np
+import pytest
 import torch
 from layer_loops import linear, local_context, randomise
 from loops import attend
@@ -21,3 +22,8 @@ def test_full_attention_equals_loops():
         attended = attend(q, k, v, [{0}], 1, num_heads, scale, (3, 4))
         expected = linear(module.proj, attended + local_context(module.lce, image))
         np.testing.assert_allclose(result, expected, rtol=0, atol=1e-12)
+
+
+def test_width_that_heads_do_not_divide_is_named():
+    with pytest.raises(ValueError, match=r'dim=20 must be a multiple of 8, the heads it has$'):
+        FullAttention(20)

@@ -75,15 +75,19 @@ WRONG = {
         r'kernel_sizes=\(3,\) must have as many entries as conv_heads=\(3, 1\)',
     ),
     'no heads': (dict(conv_heads=(), kernel_sizes=(), global_heads=0), r'one of them is needed'),
-    'no head of a kernel': (dict(conv_heads=(0,)), r'conv_heads=\(0,\) must be 1 or more each'),
-    'negative': (dict(global_heads=-1), r'global_heads=-1 at least 0'),
+    'no head of a kernel': (dict(conv_heads=(0,)), r'conv_heads=0 must be an integer from 1 on$'),
+    'heads that are no list': (dict(conv_heads=4), r'conv_heads=4 must be a list$'),
+    'negative': (dict(global_heads=-1), r'global_heads=-1 must be an integer from 0 on$'),
+    'negative width': (dict(dim=-16), r'dim=-16 must be an integer from 1 on$'),
     'width': (dict(global_heads=2), r'dim=16 does not divide into 5 heads, conv_heads=\(3,\) and'),
     'even': (dict(kernel_sizes=(4,)), r'kernel_sizes=\(4,\) has 4: it must be odd'),
-    'pool': (dict(pool_size=0), r'pool_size=0 must be at least 1'),
+    'fraction of a kernel': (dict(kernel_sizes=(3.0,)), r'kernel_sizes=3\.0 must be an integer'),
+    'pool': (dict(pool_size=0), r'pool_size=0 must be an integer from 1 on$'),
+    'fraction of a pool': (dict(pool_size=2.5), r'pool_size=2\.5 must be an integer from 1 on$'),
 }
 
 
 @pytest.mark.parametrize(('options', 'message'), WRONG.values(), ids=WRONG)
 def test_wrong_arguments_are_named(options, message):
     with pytest.raises(ValueError, match=message):
-        CloAttention(16, **options)
+        CloAttention(**{'dim': 16, **options})

@@ -34,6 +34,17 @@ WRONG = {
         (20, 8),
         'num_heads=8 does not divide dim=20: choose a divisor$',
     ),
+    'stripe': (
+        rivals.CrossShapedWindowAttention,
+        (32, 4, 0),
+        'stripe=0 must be an integer from 1 on$',
+    ),
+    'ratio': (rivals.SubsampledAttention, (32, 4, -3), 'ratio=-3 must be an integer from 1 on$'),
+    'table': (
+        rivals.DeformableAttention,
+        (32, 4, 0),
+        'table_side=0 must be an integer from 1 on$',
+    ),
     'heads without a group': (
         rivals.DeformableAttention,
         (32, 2, 7),
