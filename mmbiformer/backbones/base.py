@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mmbiformer.checkpoints import Names, adapt_state_dict
 from mmbiformer.layers import LAYER_NORM_EPS
+from mmbiformer.layers.checks import check_choice, check_int, check_list
 from mmbiformer.layers.maps import to_channels_first, to_channels_last
 
 NUM_STAGES = 4
@@ -52,6 +53,12 @@ class StagedBackbone(BaseModule, ABC):
         init_cfg: dict | list[dict] | None,
     ) -> None:
         super().__init__(init_cfg)
+        init_cfgs = init_cfg if isinstance(init_cfg, list) else [init_cfg]
+        if init_cfg and not all(isinstance(x, Mapping) and 'type' in x for x in init_cfgs):
+            raise ValueError(
+                f"init_cfg={init_cfg!r} must be like dict(type='Pretrained', checkpoint='x.pth')"
+            )
+        check_list('out_indices', out_indices)
         out_indices = tuple(out_indices)
         check_choice('output_norm', output_norm, OUTPUT_NORMS)
         check_int('frozen_stages', frozen_stages, -1, NUM_STAGES)
@@ -185,10 +192,11 @@ class StagedBackbone(BaseModule, ABC):
 def parse_arch(
     arch: str | Mapping, named: Mapping[str, Mapping], **optional: Sequence
 ) -> dict[str, Sequence]:
-    """Four values for each key of an architecture: ``embed_dims``, ``depths`` and the optional.
+    """Four values for each key of an architecture: the keys of the named ones and the optional.
 
     Args:
-        arch (str | Mapping): A name in ``named`` or its first letter, or the values themselves.
+        arch (str | Mapping): A name in ``named``, or the first letter of one alone, or the values
+            themselves.
         named (Mapping): Name -> values.
         optional (Sequence): Values of the keys that an architecture need not have. None may stand
             in for a value where the default has it.
@@ -197,24 +205,26 @@ def parse_arch(
         ValueError: If a name or a key is unknown, or a value is no integer from 1 on.
     """
     if isinstance(arch, str):
-        short = {name[0]: name for name in named}
-        name = short.get(arch.lower(), arch.lower())
+        initials = [name for name in named if name[0] == arch.lower()]
+        name = initials[0] if len(initials) == 1 else arch.lower()
         check_choice('arch', name, tuple(named))
         arch = named[name]
     elif not isinstance(arch, Mapping):
         raise ValueError(f'arch={arch!r} must be a name or a dict')
+    required = next(iter(named.values()))
     settings = {**arch, **{key: x for key, x in optional.items() if key not in arch}}
-    if set(settings) != {'embed_dims', 'depths', *optional}:
+    if set(settings) != {*required, *optional}:
+        may_have = f' and, optionally, {", ".join(optional)}' if optional else ''
         raise ValueError(
-            f'arch has the keys {sorted(arch)}: it takes embed_dims, depths and, optionally, '
-            + ', '.join(optional)
+            f'arch has the keys {sorted(arch)}: it takes {", ".join(required)}{may_have}'
         )
     for key, values in settings.items():
+        check_list(f'arch.{key}', values)
         if len(values) != NUM_STAGES:
             raise ValueError(f'arch.{key}={values} must have {NUM_STAGES} entries')
         for value in values:
             if value is not None or None not in optional.get(key, ()):
-                check_int(f'arch.{key}', value, 1)
+                check_int(f'arch.{key}', value)
     return settings
 
 
@@ -227,20 +237,7 @@ def tensors_of_blocks(state_dict: Mapping[str, Tensor], name: str) -> list[list[
     return [[blocks[i] for i in sorted(blocks)] for _, blocks in sorted(found.items())]
 
 
-def check_drop_path_rate(rate: float) -> None:
+def check_drop_path_rate(rate: object) -> None:
     """Raise ValueError where a rate of stochastic depth is no probability below 1."""
-    if not 0.0 <= rate < 1.0:
-        raise ValueError(f'drop_path_rate={rate} must be in [0, 1)')
-
-
-def check_int(name: str, value: object, low: int, high: int | None = None) -> None:
-    """Raise ValueError where an argument is no integer within bounds."""
-    if not isinstance(value, int) or value < low or (high is not None and value > high):
-        bound = f'at least {low}' if high is None else f'from {low} to {high}'
-        raise ValueError(f'{name}={value!r} must be an integer {bound}')
-
-
-def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
-    """Raise ValueError where an argument is none of its choices."""
-    if value not in choices:
-        raise ValueError(f"{name}='{value}' is unknown: choose from {', '.join(choices)}")
+    if not isinstance(rate, int | float) or not 0.0 <= rate < 1.0:
+        raise ValueError(f'drop_path_rate={rate!r} must be in [0, 1)')

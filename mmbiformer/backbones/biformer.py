@@ -12,6 +12,7 @@ from mmbiformer.layers import (
     BiLevelRoutingAttention,
     FullAttention,
 )
+from mmbiformer.layers.checks import check_choice, check_int
 from mmbiformer.ops.backends import CHOICES
 from mmbiformer.registry import MODELS
 
@@ -19,9 +20,7 @@ from .base import (
     NUM_STAGES,
     TRANSFORMER_INIT,
     StagedBackbone,
-    check_choice,
     check_drop_path_rate,
-    check_int,
     parse_arch,
     tensors_of_blocks,
 )
@@ -99,7 +98,7 @@ class BiFormer(StagedBackbone):
         init_cfg = TRANSFORMER_INIT if init_cfg is None else init_cfg
         super().__init__(out_indices, frozen_stages, norm_eval, with_cp, output_norm, init_cfg)
         embed_dims, depths, topks = self._parse_arch(arch)
-        check_int('partition_factor', partition_factor, 1)
+        check_int('partition_factor', partition_factor)
         check_choice('padding', padding, ('official', 'masked'))
         check_choice('attention_backend', attention_backend, CHOICES)
         check_drop_path_rate(drop_path_rate)

@@ -7,15 +7,15 @@ from torch import Tensor, nn
 
 from mmbiformer.checkpoints import CLOFORMER, CheckpointError
 from mmbiformer.layers import CloAttention, CloBlock, StridedCloBlock
+from mmbiformer.layers.checks import check_int
 from mmbiformer.layers.clo_block import MLP_RATIO
 from mmbiformer.registry import MODELS
 
 from .base import (
     NUM_STAGES,
     StagedBackbone,
-    check_choice,
     check_drop_path_rate,
-    check_int,
+    parse_arch,
     tensors_of_blocks,
 )
 
@@ -39,7 +39,8 @@ class CloFormer(StagedBackbone):
         out_indices (Sequence[int]): Stages to return, ascending, 0 to 3. Defaults to all.
         drop_path_rate (float): Stochastic depth rate of the last block; grows linearly from 0 over
             the blocks. The authors trained 'xxs' with 0, the others with 0.06. Defaults to 0.
-        frozen_stages, norm_eval, init_cfg: As in :class:`mmbiformer.BiFormer`.
+        frozen_stages, norm_eval, init_cfg: As in :class:`mmbiformer.BiFormer`. The strided block
+            behind a stage belongs to what opens the next one, and is frozen with that.
         with_cp (bool): Recompute each block in the backward pass to save memory, of strided blocks
             the attention. Defaults to False.
         output_norm (str): Which norms outputs pass. 'dense': a LayerNorm each. 'classification':
@@ -91,7 +92,9 @@ class CloFormer(StagedBackbone):
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(out_indices, frozen_stages, norm_eval, with_cp, output_norm, init_cfg)
-        settings = self._parse_arch(arch)
+        settings = parse_arch(arch, self.arch_settings)
+        for depth in settings['depths'][:-1]:
+            check_int('arch.depths', depth, 2)
         check_drop_path_rate(drop_path_rate)
         self.embed_dims = dims = settings['embed_dims']
         depths = settings['depths']
@@ -144,25 +147,6 @@ class CloFormer(StagedBackbone):
             f'the checkpoint is of no known CloFormer: its stages are {dims} channels wide and '
             f'{depths} blocks deep'
         )
-
-    @classmethod
-    def _parse_arch(cls, arch: str | Mapping) -> Mapping[str, Sequence[int]]:
-        """The settings of a name or a dict, checked."""
-        if isinstance(arch, str):
-            check_choice('arch', arch.lower(), tuple(cls.arch_settings))
-            return cls.arch_settings[arch.lower()]
-        if not isinstance(arch, Mapping):
-            raise ValueError(f'arch={arch!r} must be a name or a dict')
-        keys = ('embed_dims', 'depths', 'conv_heads', 'global_heads')
-        if set(arch) != set(keys):
-            raise ValueError(f'arch has the keys {sorted(arch)}: it takes {", ".join(keys)}')
-        for key, values in arch.items():
-            if len(values) != NUM_STAGES:
-                raise ValueError(f'arch.{key}={values} must have {NUM_STAGES} entries')
-            for stage, value in enumerate(values):
-                is_strided = key == 'depths' and stage < NUM_STAGES - 1
-                check_int(f'arch.{key}', value, 2 if is_strided else 1)
-        return arch
 
 
 def _stem(dim: int) -> nn.Sequential:

@@ -7,14 +7,14 @@ import torch
 from torch import Tensor, nn
 
 from mmbiformer.checkpoints import BIFORMER_STL, CheckpointError, Names
-from mmbiformer.layers import LAYER_NORM_EPS, BiFormerBlock, FullAttention
+from mmbiformer.layers import LAYER_NORM_EPS, BiFormerBlock
+from mmbiformer.layers.checks import check_choice, check_int
 from mmbiformer.registry import MODELS
 
 from .base import (
     NUM_STAGES,
     TRANSFORMER_INIT,
     StagedBackbone,
-    check_choice,
     check_drop_path_rate,
     parse_arch,
     tensors_of_blocks,
@@ -33,8 +33,6 @@ DOWNSAMPLINGS = {
     'patches': (patch_stem, patch_downsampling),
     'overlapped': (overlapped_stem, overlapped_downsampling),
 }
-
-MODELS.register_module(module=FullAttention)
 
 
 @MODELS.register_module()
@@ -193,15 +191,18 @@ def _parse_attention(attention: str | Sequence[Entry]) -> list[Sequence[Mapping]
     if isinstance(attention, str):
         check_choice('attention', attention, tuple(SLOTS))
         attention = SLOTS[attention]
-    if len(attention) != NUM_STAGES:
+    if not isinstance(attention, Sequence) or len(attention) != NUM_STAGES:
         raise ValueError(
-            f'attention has {len(attention)} entries: give {NUM_STAGES}, one for each stage'
+            f'attention={attention!r} must be a name or a list of {NUM_STAGES} entries, one for '
+            'each stage'
         )
     entries = [(entry,) if isinstance(entry, Mapping) else entry for entry in attention]
     for stage, entry in enumerate(entries):
-        if not entry or not all(isinstance(config, Mapping) for config in entry):
+        configs = entry if isinstance(entry, Sequence) else ()
+        if not configs or not all(isinstance(x, Mapping) and 'type' in x for x in configs):
             raise ValueError(
-                f'attention[{stage}]={entry!r} must be the config of an attention, or several'
+                f'attention[{stage}]={entry!r} must be the config of an attention, or several, '
+                'with a type each'
             )
     return entries
 
@@ -211,6 +212,7 @@ def _build_attention(config: Mapping, dim: int) -> nn.Module:
     config = dict(config, dim=dim)
     if 'head_dim' in config:
         head_dim = config.pop('head_dim')
+        check_int('head_dim', head_dim)
         if dim % head_dim:
             raise ValueError(
                 f'arch.embed_dims has {dim}: it must be a multiple of head_dim={head_dim} of '

@@ -6,11 +6,12 @@ from functools import partial
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from mmbiformer.layers import BiLevelRoutingAttention, CloAttention
+from mmbiformer.layers import BiLevelRoutingAttention, CloAttention, FullAttention
 from mmbiformer.layers.maps import to_channels_first, to_channels_last
 from mmbiformer.registry import MODELS, NECKS
 
-for _attention in (BiLevelRoutingAttention, CloAttention):
+# Those of this package's own, which layers, that know no registry, cannot register themselves.
+for _attention in (BiLevelRoutingAttention, CloAttention, FullAttention):
     MODELS.register_module(module=_attention)
 
 

@@ -103,19 +103,33 @@ WRONG = {
     ),
     'depth 0': (
         dict(arch=dict(SMALL, depths=(1, 0, 1, 1))),
-        r'arch\.depths=0 must be an integer at least 1',
+        r'arch\.depths=0 must be an integer from 1 on',
     ),
     'topk 0': (dict(arch=dict(SMALL, topks=(0, 1, 1, 1))), r'arch\.topks=0 must be an integer'),
     'topk over S * S': (
         dict(partition_factor=3, arch='t'),
         r'topks\[2\]=16 exceeds the 9 regions of partition_factor=3: lower topks in arch or raise',
     ),
-    'partition factor': (dict(partition_factor=0), r'partition_factor=0 must be .* at least 1'),
+    'partition factor': (dict(partition_factor=0), r'partition_factor=0 must be .* from 1 on'),
     'fraction': (dict(partition_factor=3.5), r'partition_factor=3\.5 must be an integer'),
+    'width that is no list': (
+        dict(arch=dict(SMALL, embed_dims=32)),
+        r'arch\.embed_dims=32 must be a list$',
+    ),
+    'init_cfg': (
+        dict(init_cfg='x.pth'),
+        r"init_cfg='x\.pth' must be like dict\(type='Pretrained'",
+    ),
+    'init_cfg without type': (
+        dict(init_cfg=[dict(checkpoint='x.pth')]),
+        r"init_cfg=\[\{'checkpoint': 'x\.pth'\}\] must be like dict\(type=",
+    ),
+    'one output': (dict(out_indices=3), r'out_indices=3 must be a list$'),
     'no outputs': (dict(out_indices=()), r'out_indices=\(\) must be ascending stage numbers'),
     'outputs descend': (dict(out_indices=(2, 1)), r'out_indices=\(2, 1\) must be ascending'),
     'outputs repeat': (dict(out_indices=(1, 1)), r'out_indices=\(1, 1\) must be ascending'),
     'output 4': (dict(out_indices=(3, 4)), r'out_indices=\(3, 4\) must .* from 0 to 3'),
+    'drop path high': (dict(drop_path_rate='high'), r"drop_path_rate='high' must be in \[0, 1\)"),
     'drop path 1': (dict(drop_path_rate=1.0), r'drop_path_rate=1\.0 must be in \[0, 1\)'),
     'drop path < 0': (dict(drop_path_rate=-0.1), r'drop_path_rate=-0\.1 must be in \[0, 1\)'),
     'frozen 5': (dict(frozen_stages=5), r'frozen_stages=5 must be an integer from -1 to 4'),
@@ -134,7 +148,7 @@ def test_wrong_arguments_are_named(kwargs, message):
         BiFormer(**{'arch': SMALL, **kwargs})
 
 
-# arXiv 2303.08810, table 2: 2.2, 4.5 and 9.8 G multiply-adds, 13.1, 25.5 and 56.8 M parameters.
+# arXiv 2303.08810: 2.2, 4.5 and 9.8 G multiply-adds, 13.1, 25.5 and 56.8 M parameters.
 @pytest.mark.parametrize(
     ('arch', 'giga_macs', 'mega_params'),
     [('t', 2.216, 13.1), ('s', 4.464, 25.5), ('b', 9.759, 56.8)],

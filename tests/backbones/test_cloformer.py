@@ -98,10 +98,12 @@ def test_says_what_it_cannot_infer():
 
 WRONG = {
     'name': (dict(arch='m'), r"arch='m' is unknown: choose from xxs, xs, s"),
+    'letter of two names': (dict(arch='x'), r"arch='x' is unknown: choose from xxs, xs, s"),
     'no name': (dict(arch=3), r'arch=3 must be a name or a dict'),
     'arch without heads': (
         dict(arch=dict(embed_dims=(32,) * 4, depths=(2,) * 4)),
-        r"arch has the keys \['depths', 'embed_dims'\]: it takes embed_dims, depths, conv_heads,",
+        r"arch has the keys \['depths', 'embed_dims'\]: it takes embed_dims, depths, conv_heads, "
+        'global_heads$',
     ),
     'three depths': (
         dict(arch=dict(SMALL, depths=(2, 2, 2))),
@@ -109,7 +111,7 @@ WRONG = {
     ),
     'no block beside the strided one': (
         dict(arch=dict(SMALL, depths=(1, 2, 2, 2))),
-        r'arch\.depths=1 must be an integer at least 2',
+        r'arch\.depths=1 must be an integer from 2 on',
     ),
     'width': (
         dict(arch=dict(SMALL, embed_dims=(30, 32, 48, 64))),

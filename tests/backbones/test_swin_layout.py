@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from mmbiformer import BiFormer
+from mmbiformer import BiFormer, rivals
 from mmbiformer.backbones import BiFormerSTL, SwinLayout
 from mmbiformer.backbones.slots import SLOTS, routing
 from mmbiformer.layers import BiLevelRoutingAttention, DropPath, FullAttention
@@ -87,6 +87,35 @@ def test_every_slot_has_the_heads_of_its_paper():
     assert inner == swin
 
 
+def test_windows_shift_and_stripes_grow_as_in_their_papers():
+    def each(slot, kind, read):
+        """What is read of the attentions of a kind; None stands for others."""
+        stages = SwinLayout('t', slot).stages
+        return [[read(x.attn) if isinstance(x.attn, kind) else None for x in y] for y in stages]
+
+    def shift(attention):
+        return attention.windows.shift_size
+
+    shifts = [[0, 3] * (depth // 2) for depth in (2, 2, 6, 2)]
+    assert each('shifted_window', rivals.ShiftedWindowAttention, shift) == shifts
+    # DAT-T, Xia et al., table 1: in the last stages deformable attention follows plain windows.
+    shifts = [[0, 3], [0, 3], [0, None] * 3, [0, None]]
+    assert each('deformable', rivals.ShiftedWindowAttention, shift) == shifts
+    # Its tables have an entry for each offset of maps with a side of 14 and 7.
+    tables = each('deformable', rivals.DeformableAttention, lambda x: tuple(x.bias_table.shape))
+    assert tables == [[None] * 2, [None] * 2, [None, (12, 27, 27)] * 3, [None, (24, 13, 13)]]
+    # CSWin-T, Dong et al., table 1.
+    stripes = each('cross_shaped_window', rivals.CrossShapedWindowAttention, lambda x: x.stripe)
+    assert stripes == [[1] * 2, [2] * 2, [7] * 6, [7] * 2]
+    # Twins-SVT, Chu et al., section 3.2: by 8, 4, 2 and 1.
+    sides = each(
+        'spatially_separable',
+        rivals.SubsampledAttention,
+        lambda x: x.subsample and x.subsample.kernel_size,
+    )
+    assert sides == [[None, (8, 8)], [None, (4, 4)], [None, (2, 2)] * 3, [None, None]]
+
+
 def test_blocks_take_the_attentions_of_an_entry_in_turn():
     backbone = SwinLayout(dict(SMALL, depths=(1, 2, 3, 4)), 'sequential_axial')
     axes = [[block.attn.axis for block in stage] for stage in backbone.stages]
@@ -141,6 +170,16 @@ def test_autocast(slot, dtype, bound):
         assert 0 < (out.float() - exact).norm() / exact.norm() < bound
     sum(out.float().square().sum() for out in outs).backward()
     assert all(p.grad.isfinite().all() for p in backbone.parameters())
+
+
+# mmdet's windows, which two slots have, take no empty batch.
+@pytest.mark.parametrize('slot', sorted(SLOTS.keys() - {'shifted_window', 'deformable'}))
+def test_empty_batch(slot):
+    outs = SwinLayout(SMALL, slot)(torch.zeros(0, 3, 64, 96))
+    assert [tuple(out.shape) for out in outs] == [
+        (0, dim, 64 // stride, 96 // stride)
+        for dim, stride in zip(DIMS, (4, 8, 16, 32), strict=True)
+    ]
 
 
 @each_slot
@@ -289,10 +328,31 @@ def test_initial_weights(slot):
 
 WRONG = {
     'slot': (dict(attention='window'), r"attention='window' is unknown: choose from sliding_win"),
-    'entries': (dict(attention=routing()[:3]), r'attention has 3 entries: give 4, one for each'),
+    'entries': (
+        dict(attention=routing()[:3]),
+        r'must be a name or a list of 4 entries, one for each stage$',
+    ),
+    'one for all': (
+        dict(attention=routing()[0]),
+        r"attention=\{'type': .*must be a name or a lis",
+    ),
+    'none': (dict(attention=None), r'attention=None must be a name or a list of 4 entries'),
+    'numbers': (dict(attention=[5] * 4), r'attention\[0\]=5 must be the config of an attention'),
+    'no type': (
+        dict(attention=[dict(head_dim=7)] * 4),
+        r"attention\[0\]=\(\{'head_dim': 7\},\) must be the .*, or several, with a type each$",
+    ),
+    'head width': (
+        dict(attention=[dict(routing()[0], head_dim=0)] * 4),
+        r'head_dim=0 must be an integer from 1 on$',
+    ),
+    'no head width': (
+        dict(attention=[dict(routing()[0], head_dim='a')] * 4),
+        r"head_dim='a' must be an integer from 1 on$",
+    ),
     'entry': (
         dict(attention=['a', *routing()[:3]]),
-        r"attention\[0\]='a' must be the config of an attention, or several",
+        r"attention\[0\]='a' must be the config of an attention, or several, with a type each$",
     ),
     'empty': (dict(attention=[[], *routing()[:3]]), r'attention\[0\]=\[\] must be the config'),
     'width': (

@@ -7,7 +7,7 @@ from mmbiformer.benchmark.ablation_rows import ROWS, build_row
 from mmbiformer.benchmark.cost import backbone_flops
 
 # Millions of parameters and G multiply-adds at 224 x 224. The last step is BiFormer-S, whose
-# classifier has 25.5 M, and 4.5 G in the paper's table 1; here are backbones with four norms.
+# classifier has 25.5 M and 4.5 G in the paper; here are backbones with four norms.
 COST = {
     'sliding_window': (19.7, 3.24),
     'shifted_window': (27.5, 4.49),
