@@ -37,7 +37,8 @@ def build_trainer(
         auto_scale_lr (bool): Scale the learning rate with the total batch size.
 
     Raises:
-        UserError: If data or a checkpoint is missing, or an option does not fit the config.
+        UserError: If data or a checkpoint is missing, a part of the config cannot be built, or an
+            option does not fit the config.
     """
     if amp:
         set_amp(cfg)
@@ -116,7 +117,10 @@ def build_tester(
 def _build_runner(cfg: Config, launcher: str) -> Runner:
     cfg.launcher = launcher
     notices = fit_to_device(cfg, launcher)
-    runner = Runner.from_cfg(cfg)
+    try:
+        runner = Runner.from_cfg(cfg)
+    except ValueError as error:
+        raise UserError(str(error)) from error
     for notice in notices:
         runner.logger.warning(notice)
     # Ops and layers know no mm package: they say by Python's logging which backend and path run.

@@ -23,13 +23,13 @@ def shapes(tmp_path_factory):
 def error(capsys, tmp_path, shapes):
     """Run a tool that must fail; returns its one line."""
 
-    def run(tool: str, *args: object, root: object = None) -> str:
+    def run(tool: str, *args: object, root: object = None, options: tuple = ()) -> str:
         with pytest.raises(SystemExit) as stop:
             run_tool(
                 tool,
                 *args,
                 *('--data-root', root or shapes, '--work-dir', tmp_path),
-                *('--cfg-options', *IN_PROCESS),
+                *('--cfg-options', *IN_PROCESS, *options),
             )
         assert stop.value.code == 2
         (line,) = [line for line in capsys.readouterr().err.splitlines() if 'error:' in line]
@@ -40,6 +40,23 @@ def error(capsys, tmp_path, shapes):
 
 def test_config_not_found(error) -> None:
     assert 'did you mean' in error('train', CONFIGS / 'retinanet_biformer-s_fpn_1x_cco.py')
+
+
+@pytest.mark.parametrize(
+    ('option', 'said'),
+    [
+        ('arch=m', "arch='m' is unknown: choose from tiny, small, base"),
+        ('out_indices=[3,1]', 'out_indices=(3, 1) must be ascending stage numbers from 0 to 3'),
+    ],
+)
+def test_value_that_the_model_cannot_have(error, option, said) -> None:
+    assert said in error('train', DETECTION, options=(f'model.backbone.{option}',))
+
+
+def test_attention_that_no_slot_has(error) -> None:
+    config = CONFIGS.parent / 'ablation/retinanet_shifted-window_shapes.py'
+    line = error('train', config, options=('model.backbone.attention=shifted',))
+    assert "attention='shifted' is unknown: choose from sliding_window, shifted_window, " in line
 
 
 def test_data_root_not_found(error) -> None:
