@@ -68,7 +68,7 @@ ALLOWED = {
         'mmbiformer.tables',
     },
     'integrations': {
-        *('torch', 'ultralytics'),
+        *('torch', 'mmengine', 'ultralytics'),
         'mmbiformer.backbones',
         'mmbiformer.cli',
         'mmbiformer.errors',

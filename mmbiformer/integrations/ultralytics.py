@@ -14,7 +14,8 @@ Ultralytics is under AGPL-3.0, this package under Apache-2.0: nothing else in it
 
 import importlib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from types import ModuleType
 
 from torch import Tensor, nn
@@ -57,6 +58,11 @@ class Attention(nn.Module):
         """Map (B, C, H, W) to a map of the same shape."""
         if self.attention is None:
             self.attention = self._build(dim=x.shape[1], **self.options).to(x)
+        if x.shape[1] != self.options.get('dim', x.shape[1]):
+            raise UserError(
+                f'{type(self).__name__} in the model YAML: dim={self.options["dim"]}, but the row '
+                f'before it gives {x.shape[1]} channels: write that number, or leave dim out'
+            )
         return to_channels_first(self.attention(to_channels_last(x)))
 
     def _apply(self, *args, **kwargs) -> nn.Module:
@@ -70,7 +76,8 @@ class Attention(nn.Module):
         return super()._apply(*args, **kwargs)
 
     def _build(self, **options: object) -> nn.Module:
-        return _build(type(self).__name__, self.layer, options).train(self.training)
+        with _named(type(self).__name__):
+            return self.layer(**options).train(self.training)
 
     def _read(self, arguments: tuple) -> dict[str, object]:
         """The options in the arguments of the line."""
@@ -125,12 +132,19 @@ class Backbone(nn.Module):
         options = arguments[0] if isinstance(arguments[0], dict) else dict(arch=arguments[0])
         try:
             kind = getattr(importlib.import_module('mmbiformer.backbones'), name)
+            from mmengine.model import initialize
         except ImportError as error:
             raise UserError(
                 f'{name} in the model YAML needs mmengine ({error}): pip install onedl-mmengine'
             ) from error
         _check_names(name, kind, options)
-        self.backbone = _build(name, kind, options)
+        with _named(name):
+            self.backbone = kind(**options)
+            # mmengine's init_weights() would log two lines for each parameter. As there, weights
+            # of a file have the last word.
+            init_cfg = self.backbone.init_cfg or []
+            init_cfg = [init_cfg] if isinstance(init_cfg, dict) else init_cfg
+            initialize(self.backbone, sorted(init_cfg, key=lambda x: x['type'] == 'Pretrained'))
         for module in self.backbone.modules():
             if type(module) is nn.BatchNorm2d:
                 module.__class__ = BackboneBatchNorm2d
@@ -170,11 +184,12 @@ def _check_names(name: str, kind: type[nn.Module], options: Mapping[str, object]
             )
 
 
-def _build(name: str, kind: type[nn.Module], options: Mapping[str, object]) -> nn.Module:
-    """Build what a line of a model YAML describes."""
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Have errors of what a line of a model YAML describes name the line."""
     try:
-        return kind(**options)
-    except ValueError as error:
+        yield
+    except (ValueError, FileNotFoundError) as error:
         raise UserError(f'{name} in the model YAML: {error}') from error
 
 

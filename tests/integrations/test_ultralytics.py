@@ -140,6 +140,42 @@ def test_arguments_of_backbones_that_do_not_fit_are_named(module, arguments, sai
     assert said in str(error.value)
 
 
+def test_width_of_the_yaml_that_is_not_that_of_the_map_is_named() -> None:
+    attention = CloAttention({'dim': 64})
+    with pytest.raises(UserError, match=r'dim=64, but the row before it gives 32 channels: write'):
+        attention(torch.zeros(1, 32, 8, 8))
+
+
+def test_wrong_type_of_an_option_is_named() -> None:
+    with pytest.raises(
+        UserError, match=r'^CloAttention in the model YAML: conv_heads=4 must be a'
+    ):
+        CloAttention({'conv_heads': 4})(torch.zeros(1, 64, 8, 8))
+
+
+def test_checkpoint_of_a_backbone_that_is_missing_is_named() -> None:
+    init_cfg = {'type': 'Pretrained', 'checkpoint': 'no.pth'}
+    with pytest.raises(UserError, match=r'^CloFormer in the model YAML: no\.pth can not be found'):
+        CloFormer({'arch': 'xxs', 'init_cfg': init_cfg})
+
+
+def test_weights_of_a_file_have_the_last_word_and_only_their_count_is_said(tmp_path) -> None:
+    # mmengine's own initialisation logs each parameter.
+    torch.save(mmbiformer.BiFormer('t').state_dict(), tmp_path / 'x.pth')
+    init_cfg = "[{'type': 'Pretrained', 'checkpoint': 'x.pth'}, {'type': 'Constant', 'layer': "
+    code = (
+        'import torch; from mmbiformer.integrations.ultralytics import BiFormer\n'
+        f"init_cfg = {init_cfg}'Linear', 'val': 3.0}}]\n"
+        "backbone = BiFormer({'arch': 't', 'init_cfg': init_cfg}).backbone\n"
+        "for name, value in torch.load('x.pth').items():\n"
+        '    assert torch.equal(value, backbone.state_dict()[name]), name'
+    )
+    done = run_python('-c', code, cwd=tmp_path)
+    told = done.stdout + done.stderr
+    assert '265 tensors matched, 0 dropped, 0 new' in told
+    assert 'downsample_layers' not in told
+
+
 @needs_index
 @pytest.mark.parametrize('size', ['n', 's'])
 def test_cloformer_is_the_backbone_under_the_plain_head(size) -> None:
