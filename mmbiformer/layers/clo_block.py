@@ -4,7 +4,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from .clo_attention import CloAttention
 from .depthwise import depthwise_conv
 from .drop_path import DropPath
 from .maps import to_channels_first, to_channels_last
@@ -20,14 +19,21 @@ class CloBlock(nn.Module):
         dim (int): Number of channels C.
         attention (nn.Module): Maps (B, H, W, C) to the same shape.
         drop_path (float): Probability of stochastic depth.
+        mlp (nn.Module, optional): What stands for the MLP that keeps width and size.
     """
 
-    def __init__(self, dim: int, attention: CloAttention, drop_path: float = 0.0) -> None:
+    def __init__(
+        self,
+        dim: int,
+        attention: nn.Module,
+        drop_path: float = 0.0,
+        mlp: nn.Module | None = None,
+    ) -> None:
         super().__init__()
         self.norm1 = nn.GroupNorm(1, dim)
         self.attn = attention
         self.norm2 = nn.GroupNorm(1, dim)
-        self.mlp = ConvMLP(dim, dim, stride=1)
+        self.mlp = ConvMLP(dim, dim, stride=1) if mlp is None else mlp
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -55,12 +61,11 @@ class StridedCloBlock(CloBlock):
         self,
         dim: int,
         out_dim: int,
-        attention: CloAttention,
+        attention: nn.Module,
         drop_path: float = 0.0,
         with_cp: bool = False,
     ) -> None:
-        super().__init__(dim, attention, drop_path)
-        self.mlp = ConvMLP(dim, out_dim, stride=2)
+        super().__init__(dim, attention, drop_path, ConvMLP(dim, out_dim, stride=2))
         self.downsample = nn.Sequential(
             nn.Conv2d(dim, dim, CONV_KERNEL, stride=2, padding=CONV_KERNEL // 2),
             nn.BatchNorm2d(dim),
