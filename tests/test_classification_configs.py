@@ -93,6 +93,10 @@ def test_cost_rounds_to_the_published(name):
         assert abs(counted - multiply_adds) <= 0.1
 
 
+def test_the_shapes_have_no_option_that_changes_nothing():
+    assert 'dataset' not in load('biformer_quickstart_shapes')
+
+
 def test_learning_rate():
     """Linear warm-up over 5 epochs, then a cosine that ends with the last of 300."""
     cfg = load('biformer-s_8xb128_in1k')

@@ -4,20 +4,24 @@ _base_ = './biformer-s_8xb128_in1k.py'
 
 model = dict(
     type='mmbiformer.classification.TokenLabelClassifier',
-    mix_token=dict(alpha=1.0),
     neck=None,
     head=dict(type='mmbiformer.classification.TokenLabelHead', token_weight=0.5),
     train_cfg=None,
 )
 
-load, crop, flip, *augmentations, pack = _base_.train_pipeline
-crop.update(type='mmbiformer.classification.RandomResizedCropWithLabelMap', map_size=7)
-flip.update(type='mmbiformer.classification.RandomFlipWithLabelMap')
-pack.update(algorithm_keys=('label_map',))
-label_maps = dict(
-    type='mmbiformer.classification.LoadLabelMap',
-    folder='data/imagenet_label_maps',
-    num_classes=1000,
+train_pipeline = _base_.train_pipeline
+train_pipeline[1].update(
+    type='mmbiformer.classification.RandomResizedCropWithLabelMap', map_size=7
 )
-train_pipeline = [load, label_maps, crop, flip, *augmentations, pack]
+train_pipeline[2].update(type='mmbiformer.classification.RandomFlipWithLabelMap')
+train_pipeline[-1].update(algorithm_keys=('label_map',))
+# Elsewhere: --cfg-options train_dataloader.dataset.pipeline.1.folder=...
+train_pipeline.insert(
+    1,
+    dict(
+        type='mmbiformer.classification.LoadLabelMap',
+        folder='data/imagenet_label_maps',
+        num_classes=1000,
+    ),
+)
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))

@@ -6,12 +6,11 @@ it among the locations of a registry, detectors would need mmpretrain too.
 
 from .image_classifier import ImageClassifier
 from .label_maps import LoadLabelMap, RandomFlipWithLabelMap, RandomResizedCropWithLabelMap
-from .token_labelling import MixToken, TokenLabelClassifier, TokenLabelHead
+from .token_labelling import TokenLabelClassifier, TokenLabelHead
 
 __all__ = [
     'ImageClassifier',
     'LoadLabelMap',
-    'MixToken',
     'RandomFlipWithLabelMap',
     'RandomResizedCropWithLabelMap',
     'TokenLabelClassifier',

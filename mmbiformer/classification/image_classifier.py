@@ -2,12 +2,15 @@
 
 from collections.abc import Mapping
 
+from mmengine.logging import print_log
 from mmpretrain.models import ImageClassifier as MMPretrainClassifier
 from torch import Tensor
 
 from mmbiformer.checkpoints import CheckpointError, backbone_tensors
 
 _OFFICIAL_HEAD = {'head.weight': 'head.fc.weight', 'head.bias': 'head.fc.bias'}
+# The layer of TokenLabelHead that training alone uses.
+_TOKEN_LAYER = 'head.token_fc.'
 
 
 class ImageClassifier(MMPretrainClassifier):
@@ -15,7 +18,9 @@ class ImageClassifier(MMPretrainClassifier):
 
     Arguments are mmpretrain's. Official classification files load as they are, by ``init_cfg`` or
     by tools/test.py, and strictly: the backbone accounts for its part, and the linear layer, which
-    they call ``head``, must be that of the config. Files of mmpretrain load as ever.
+    they call ``head``, must be that of the config. Files of mmpretrain load as ever. In
+    evaluation, which does not use it, the layer of token labelling may be in the file or in the
+    model alone.
     """
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *rest) -> None:
@@ -25,7 +30,26 @@ class ImageClassifier(MMPretrainClassifier):
             state_dict.clear()
             for name, value in tensors.items():
                 state_dict[_OFFICIAL_HEAD.get(name, f'backbone.{name}')] = value
+        if not prefix and not self.training:
+            self._fit_token_layer(state_dict)
         super()._load_from_state_dict(state_dict, prefix, *rest)
+
+    def _fit_token_layer(self, state_dict: dict) -> None:
+        """Drop the layer for tokens from a file whose model has none, or add the model's own."""
+        own, theirs = (
+            {name: value for name, value in tensors.items() if name.startswith(_TOKEN_LAYER)}
+            for tensors in (self.state_dict(), state_dict)
+        )
+        if own.keys() == theirs.keys():
+            return
+        for name in theirs:
+            del state_dict[name]
+        state_dict.update(own)
+        print_log(
+            f'classifier checkpoint: {", ".join(theirs or own)} {"dropped" if theirs else "new"}, '
+            'which training alone uses',
+            logger='current',
+        )
 
     def _check_head(self, tensors: Mapping[str, Tensor]) -> None:
         """Raise CheckpointError where an official linear layer is not the head's."""

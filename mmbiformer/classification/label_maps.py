@@ -1,22 +1,24 @@
-"""Label maps beside images: loading them, and cropping and flipping both alike."""
+"""Label maps beside images, as Jiang et al. publish them: loading, cropping and flipping them."""
 
 from pathlib import Path
 
 import numpy as np
 import torch
+from mmcv.ops import roi_align
 from mmcv.transforms import BaseTransform, RandomFlip
 from mmpretrain.datasets.transforms import RandomResizedCrop
-from torch import nn
+from torch import Tensor
 
 from mmbiformer.errors import UserError
 
 
 class LoadLabelMap(BaseTransform):
-    """Read the label map of an image: ``<folder>/<class folder>/<name of the image>.npz``.
+    """Read the label map of an image: ``<folder>/<class folder>/<name of the image>.pt``.
 
-    A file has ``scores`` and ``classes``, each (K, h, w): the K best classes of each part of the
-    whole image, and their probabilities, which are scaled to the sum 1. Adds ``label_map``, a
-    tensor (num_classes, h, w).
+    A file is what ``generate_label.py`` of github.com/zihangJiang/TokenLabeling writes: a tensor
+    (2, K, h, w) of halves, a teacher's K highest logits in each cell of the whole image, and the
+    numbers of their classes. The logits of all other classes are 0, as in the authors' training.
+    Adds ``label_logits``, a tensor (num_classes, h, w).
 
     Args:
         folder (str): Folder of the label maps.
@@ -29,34 +31,49 @@ class LoadLabelMap(BaseTransform):
 
     def transform(self, results: dict) -> dict:
         image = Path(results['img_path'])
-        path = self.folder / image.parent.name / f'{image.stem}.npz'
+        path = self.folder / image.parent.name / f'{image.stem}.pt'
         if not path.is_file():
             raise UserError(
-                f"label map '{path}' of '{image}' not found: check folder of LoadLabelMap"
+                f"label map '{path}' of '{image}' not found: set folder of LoadLabelMap in the "
+                'pipeline of train_dataloader.dataset'
             )
-        try:
-            with np.load(path) as file:
-                scores = torch.from_numpy(file['scores']).float()
-                classes = torch.from_numpy(file['classes']).long()
-        except (OSError, KeyError, ValueError) as error:
-            raise UserError(f"label map '{path}' cannot be read: {error}") from error
-        fits = scores.ndim == 3 and scores.shape == classes.shape and (scores >= 0).all()
-        if not fits or not ((classes >= 0) & (classes < self.num_classes)).all():
-            raise UserError(
-                f"label map '{path}' must have scores, 0 or more, and classes below "
-                f'{self.num_classes}, both (K, h, w)'
-            )
-        dense = torch.zeros(self.num_classes, *scores.shape[1:])
-        dense.scatter_add_(0, classes, scores / scores.sum(0).clamp_min(1e-12))
-        results['label_map'] = dense
+        logits, classes = self._read(path)
+        dense = torch.zeros(self.num_classes, *logits.shape[1:])
+        results['label_logits'] = dense.scatter_(0, classes.long(), logits)
         return results
+
+    def _read(self, path: Path) -> Tensor:
+        """Logits and classes, (2, K, h, w), float32."""
+        try:
+            content = torch.load(path, map_location='cpu', weights_only=True)
+        except Exception as error:  # torch raises anything from EOFError to UnpicklingError
+            reason = (str(error).strip() or repr(error)).splitlines()[0]
+            raise UserError(
+                f"label map '{path}' cannot be read ({reason}): restore it or make it again"
+            ) from error
+        is_map = isinstance(content, Tensor) and content.ndim == 4 and len(content) == 2
+        if is_map and content.numel() and content.isfinite().all():
+            content = content.float()
+            classes = content[1]
+            if (
+                (classes >= 0) & (classes < self.num_classes) & (classes == classes.round())
+            ).all():
+                return content
+        raise UserError(
+            f"label map '{path}' must be a tensor (2, K, h, w) of finite logits and of numbers of "
+            f'classes from 0 to {self.num_classes - 1}: make it again, or set num_classes of '
+            'LoadLabelMap'
+        )
 
 
 class RandomResizedCropWithLabelMap(RandomResizedCrop):
-    """mmpretrain's, which also cuts the same part out of the label map.
+    """mmpretrain's, which also gives each token of the cut part its probabilities of classes.
+
+    Logits are averaged over each token by RoIAlign, then follows the softmax, as in the authors'
+    training. Adds ``label_map``, a tensor (num_classes, map_size, map_size), for ``label_logits``.
 
     Args:
-        map_size (int): Height and width that the label map is given, in tokens of the last stage.
+        map_size (int): Height and width of the label map, in tokens of the last stage.
         options: Those of mmpretrain's ``RandomResizedCrop``.
     """
 
@@ -69,17 +86,17 @@ class RandomResizedCropWithLabelMap(RandomResizedCrop):
         return self._crop
 
     def transform(self, results: dict) -> dict:
-        size = results['img'].shape[:2]
+        height, width = results['img'].shape[:2]
         results = super().transform(results)
-        top, left, height, width = self._crop
-        # Where the middles of the tokens lie in the whole image, from -1 to 1.
-        middles = (torch.arange(self.map_size) + 0.5) / self.map_size
-        y = 2 * (top + middles * height) / size[0] - 1
-        x = 2 * (left + middles * width) / size[1] - 1
-        grid = torch.stack(torch.meshgrid(y, x, indexing='ij')[::-1], dim=-1)
-        results['label_map'] = nn.functional.grid_sample(
-            results['label_map'][None], grid[None], padding_mode='border', align_corners=False
-        )[0]
+        logits = results.pop('label_logits')[None]
+        top, left, crop_height, crop_width = self._crop
+        box = logits.new_tensor([[0, left, top, left + crop_width, top + crop_height]])
+        # In cells of the label map, the middle of the first one at 0.
+        scale = box.new_tensor([logits.shape[3] / width, logits.shape[2] / height])
+        box[:, 1:] = box[:, 1:] * scale.repeat(2) - 0.5
+        # Scale 1, as many samples as cells, the mean, not aligned, as torchvision's default.
+        pooled = roi_align(logits, box, self.map_size, 1.0, 0, 'avg', False)
+        results['label_map'] = pooled[0].softmax(0)
         return results
 
 

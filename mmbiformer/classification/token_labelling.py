@@ -12,63 +12,52 @@ from torch import Tensor, nn
 from .image_classifier import ImageClassifier
 
 
-class MixToken:
-    """Replace a rectangle of tokens of each image by those of another one of the batch.
+def mix_tokens(
+    images: Tensor, scores: Tensor, label_maps: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """MixToken: replace a rectangle of tokens of each image by those of another one of the batch.
 
     The rectangle is the same for all images and a whole number of tokens of the last stage, so
-    that no token is of two images; its share of the image is 1 minus a draw of Beta(alpha, alpha),
-    before it is rounded and cut at the border.
+    that no token is of two images. Its share of the image is uniformly distributed, the Beta(1, 1)
+    of CutMix, before it is rounded and cut at the border.
 
     Args:
-        alpha (float): Of the Beta distribution.
+        images (Tensor): (B, 3, H, W), where H and W are multiples of h and w.
+        scores (Tensor): Probabilities of classes, (B, N).
+        label_maps (Tensor): Those of each token, (B, N, h, w).
+
+    Returns:
+        tuple[Tensor]: The three, mixed.
     """
-
-    def __init__(self, alpha: float = 1.0) -> None:
-        if alpha <= 0:
-            raise ValueError(f'alpha={alpha} of MixToken must be above 0')
-        self.alpha = alpha
-
-    def __call__(
-        self, images: Tensor, scores: Tensor, label_maps: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Mix a batch.
-
-        Args:
-            images (Tensor): (B, 3, H, W), where H and W are multiples of h and w.
-            scores (Tensor): Probabilities of classes, (B, N).
-            label_maps (Tensor): Those of each token, (B, N, h, w).
-
-        Returns:
-            tuple[Tensor]: The three, mixed.
-        """
-        height, width = label_maps.shape[2:]
-        if images.shape[2] % height or images.shape[3] % width:
-            raise ValueError(
-                f'images of {tuple(images.shape[2:])} must be multiples of label maps of '
-                f'{(height, width)}: set map_size of RandomResizedCropWithLabelMap'
-            )
-        others = torch.randperm(len(images), device=images.device)
-        rows, columns = self._draw(height, width)
-        stride_y, stride_x = images.shape[2] // height, images.shape[3] // width
-        is_other = torch.zeros(height, width, dtype=torch.bool, device=images.device)
-        is_other[rows, columns] = True
-        is_other_pixel = is_other.repeat_interleave(stride_y, 0).repeat_interleave(stride_x, 1)
-        share = is_other.to(scores.dtype).mean()
-        return (
-            torch.where(is_other_pixel, images[others], images),
-            (1 - share) * scores + share * scores[others],
-            torch.where(is_other, label_maps[others], label_maps),
+    height, width = label_maps.shape[2:]
+    if images.shape[2] % height or images.shape[3] % width:
+        raise ValueError(
+            f'images of {tuple(images.shape[2:])} must be multiples of label maps of '
+            f'{(height, width)}: set map_size of RandomResizedCropWithLabelMap'
         )
+    others = torch.randperm(len(images), device=images.device)
+    rows, columns = draw_rectangle(height, width)
+    stride_y, stride_x = images.shape[2] // height, images.shape[3] // width
+    is_other = torch.zeros(height, width, dtype=torch.bool, device=images.device)
+    is_other[rows, columns] = True
+    is_other_pixel = is_other.repeat_interleave(stride_y, 0).repeat_interleave(stride_x, 1)
+    share = is_other.to(scores.dtype).mean()
+    return (
+        torch.where(is_other_pixel, images[others], images),
+        (1 - share) * scores + share * scores[others],
+        torch.where(is_other, label_maps[others], label_maps),
+    )
 
-    def _draw(self, height: int, width: int) -> tuple[slice, slice]:
-        """A rectangle anywhere, as slices of rows and columns of tokens."""
-        side = np.sqrt(1 - np.random.beta(self.alpha, self.alpha))
-        slices = []
-        for size in (height, width):
-            length, middle = round(size * side), np.random.randint(size)
-            start = middle - length // 2
-            slices.append(slice(max(start, 0), max(start + length, 0)))
-        return tuple(slices)
+
+def draw_rectangle(height: int, width: int) -> tuple[slice, slice]:
+    """A rectangle anywhere, as slices of rows and columns of tokens."""
+    side = np.sqrt(np.random.uniform())
+    slices = []
+    for size in (height, width):
+        length, middle = round(size * side), np.random.randint(size)
+        start = middle - length // 2
+        slices.append(slice(max(start, 0), max(start + length, 0)))
+    return tuple(slices)
 
 
 class TokenLabelHead(LinearClsHead):
@@ -107,23 +96,16 @@ class TokenLabelHead(LinearClsHead):
 class TokenLabelClassifier(ImageClassifier):
     """The classifier with label maps, which MixToken mixes as it does the images.
 
-    Args:
-        mix_token (dict, optional): Arguments of :class:`MixToken`. Defaults to no mixing.
-        options: Those of :class:`ImageClassifier`; its head is a :class:`TokenLabelHead`.
+    Its head is a :class:`TokenLabelHead`; arguments are those of :class:`ImageClassifier`.
     """
-
-    def __init__(self, mix_token: dict | None = None, **options: object) -> None:
-        super().__init__(**options)
-        self.mix_token = None if mix_token is None else MixToken(**mix_token)
 
     def loss(self, inputs: Tensor, data_samples: list[DataSample]) -> dict:
         """Mix, and compute the losses of the head."""
-        if self.mix_token is not None:
-            labels = torch.cat([sample.gt_label for sample in data_samples])
-            scores = nn.functional.one_hot(labels, self.head.num_classes).to(inputs)
-            label_maps = torch.stack([sample.label_map for sample in data_samples]).to(inputs)
-            inputs, scores, label_maps = self.mix_token(inputs, scores, label_maps)
-            for sample, score, label_map in zip(data_samples, scores, label_maps, strict=True):
-                sample.set_gt_score(score)
-                sample.set_field(label_map, 'label_map')
+        labels = torch.cat([sample.gt_label for sample in data_samples])
+        scores = nn.functional.one_hot(labels, self.head.num_classes).to(inputs)
+        label_maps = torch.stack([sample.label_map for sample in data_samples]).to(inputs)
+        inputs, scores, label_maps = mix_tokens(inputs, scores, label_maps)
+        for sample, score, label_map in zip(data_samples, scores, label_maps, strict=True):
+            sample.set_gt_score(score)
+            sample.set_field(label_map, 'label_map')
         return super().loss(inputs, data_samples)

@@ -110,6 +110,7 @@ def build_tester(
     # A config that a resumed run dumped would have the runner load that run's latest instead.
     cfg.load_from, cfg.resume = None, False
     runner = _build_runner(cfg, launcher)
+    runner.model.eval()  # by which a model knows that layers of training alone may be absent
     _load_weights(runner, checkpoint)
     return runner
 

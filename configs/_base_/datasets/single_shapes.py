@@ -9,7 +9,6 @@ train_pipeline = [
     dict(type='PackInputs'),
 ]
 test_pipeline = [dict(type='LoadImageFromFile'), dict(type='PackInputs')]
-dataset = dict(type='CustomDataset', metainfo=metainfo, data_root=data_root)
 
 # The images are small: loading them takes the main process a few per cent of an iteration.
 train_dataloader = dict(
@@ -17,14 +16,26 @@ train_dataloader = dict(
     num_workers=0,
     persistent_workers=False,
     sampler=dict(type='DefaultSampler', shuffle=True),
-    dataset=dict(dataset, data_prefix='training', pipeline=train_pipeline),
+    dataset=dict(
+        type='CustomDataset',
+        metainfo=metainfo,
+        data_root=data_root,
+        data_prefix='training',
+        pipeline=train_pipeline,
+    ),
 )
 val_dataloader = dict(
     batch_size=50,
     num_workers=0,
     persistent_workers=False,
     sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(dataset, data_prefix='validation', pipeline=test_pipeline),
+    dataset=dict(
+        type='CustomDataset',
+        metainfo=metainfo,
+        data_root=data_root,
+        data_prefix='validation',
+        pipeline=test_pipeline,
+    ),
 )
 test_dataloader = val_dataloader
 
