@@ -34,8 +34,8 @@ class LoadLabelMap(BaseTransform):
         path = self.folder / image.parent.name / f'{image.stem}.pt'
         if not path.is_file():
             raise UserError(
-                f"label map '{path}' of '{image}' not found: set folder of LoadLabelMap in the "
-                'pipeline of train_dataloader.dataset'
+                f"label map '{path}' of '{image}' not found: --cfg-options "
+                'train_dataloader.dataset.pipeline.1.folder=... sets the folder of LoadLabelMap'
             )
         logits, classes = self._read(path)
         dense = torch.zeros(self.num_classes, *logits.shape[1:])

@@ -8,6 +8,8 @@ from mmengine.fileio import list_from_file
 
 from mmbiformer.errors import UserError
 
+from .parts import iter_datasets, type_name
+
 
 def data_folders(dataset: ConfigDict) -> list[str]:
     """The folders below its data root that a dataset reads from, whatever its mm package."""
@@ -15,35 +17,47 @@ def data_folders(dataset: ConfigDict) -> list[str]:
     return [prefix] if isinstance(prefix, str) else [path for path in prefix.values() if path]
 
 
-def check_class_folders(cfg: Config, dataset: ConfigDict, root: str) -> None:
+def reads_class_folders(dataset: ConfigDict) -> bool:
+    """Whether mmpretrain's CustomDataset finds the images of a dataset, whatever it is called."""
+    from mmpretrain.datasets import CustomDataset
+
+    # A dataset that reads its files in a way of its own may have no such folders.
+    own = getattr(_dataset_class(dataset), 'load_data_list', None)
+    return own is CustomDataset.load_data_list
+
+
+def _dataset_class(dataset: ConfigDict) -> type | None:
+    from mmpretrain.registry import DATASETS
+
+    kind = dataset['type']  # a name, or the class itself in a pure Python config
+    return DATASETS.get(kind) if isinstance(kind, str) else kind
+
+
+def check_class_folders(cfg: Config, dataset: ConfigDict, root: str) -> list[str] | None:
     """Check that labels mean the classes of the config, and that its head has as many.
 
     mmpretrain counts the folders in alphabetical order, whatever order the config gives their
     names in, and looks at no label before it is used.
 
+    Returns:
+        list[str], optional: The folders whose order gives the labels, where they do.
+
     Raises:
         UserError: If folders, labels, the dataset's classes and the head's do not fit together.
     """
-    from mmpretrain.datasets import CustomDataset
-    from mmpretrain.registry import DATASETS
-
-    kind = dataset['type']  # a name, or the class itself in a pure Python config
-    dataset_class = DATASETS.get(kind) if isinstance(kind, str) else kind
-    # A dataset that reads its files in a way of its own may take the classes from elsewhere.
-    if getattr(dataset_class, 'load_data_list', None) is not CustomDataset.load_data_list:
-        return
     if not dataset.get('with_label', True) or dataset.get('split') == 'test':
-        return
-    classes = {**dataset_class.METAINFO, **(dataset.get('metainfo') or {})}.get('classes')
-    classes = dataset.get('classes') or classes
-    classes = list_from_file(classes) if isinstance(classes, str) else classes
+        return None
+    metainfo = {**_dataset_class(dataset).METAINFO, **(dataset.get('metainfo') or {})}
+    classes = dataset.get('classes') or metainfo.get('classes')
+    classes = read_lines(classes) if isinstance(classes, str) else classes
     folder = os.path.join(root, *data_folders(dataset))
     annotations = _annotation_file(dataset, root)
+    names = None
     if annotations is None:
-        names = _list_class_folders(folder)
+        names = _list_class_folders(folder, dataset)
         _check_names(folder, names, list(classes or names))
         classes = classes or names
-    num_classes = cfg.model.get('head', {}).get('num_classes')
+    num_classes = (cfg.model.get('head') or {}).get('num_classes')
     if classes and num_classes and len(classes) != num_classes:
         raise UserError(
             f"model.head.num_classes={num_classes}, and the data in '{folder}' have "
@@ -51,6 +65,37 @@ def check_class_folders(cfg: Config, dataset: ConfigDict, root: str) -> None:
         )
     if annotations is not None:
         _check_labels(annotations, num_classes or len(classes or ()))
+    return names
+
+
+def check_num_classes(cfg: Config) -> None:
+    """Check that all parts of a classification config agree on the number of classes.
+
+    Raises:
+        UserError: If two of them differ.
+    """
+    preprocessor = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
+    parts = {'model.head': cfg.model.get('head') or {}, 'data_preprocessor': preprocessor}
+    for dataset in iter_datasets(cfg, 'train'):
+        for step in dataset.get('pipeline', ()):
+            if type_name(step) == 'LoadLabelMap':
+                parts['LoadLabelMap of the pipeline'] = step
+    counts = {name: part['num_classes'] for name, part in parts.items() if part.get('num_classes')}
+    if len(set(counts.values())) > 1:
+        listed = ', '.join(f'{count} of {name}' for name, count in counts.items())
+        raise UserError(f'num_classes differ ({listed}): make them equal')
+
+
+def read_lines(path: str) -> list[str]:
+    """The lines of a text file, a list of names for example.
+
+    Raises:
+        UserError: If the file is missing or no text.
+    """
+    try:
+        return list_from_file(path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"'{path}' is no text file that can be read: {error}") from error
 
 
 def _annotation_file(dataset: ConfigDict, root: str) -> str | None:
@@ -61,12 +106,16 @@ def _annotation_file(dataset: ConfigDict, root: str) -> str | None:
     return split_file if dataset.get('split') and os.path.isfile(split_file) else None
 
 
-def _list_class_folders(folder: str) -> list[str]:
+def _list_class_folders(folder: str, dataset: ConfigDict) -> list[str]:
+    from mmpretrain.datasets import ImageNet
+
     names = sorted(path.name for path in Path(folder).iterdir() if path.is_dir())
-    if not any(any(Path(folder, name).iterdir()) for name in names):
+    endings = tuple(dataset.get('extensions') or ImageNet.IMG_EXTENSIONS)
+    files = (file for name in names for file in Path(folder, name).rglob('*'))
+    if not any(file.name.lower().endswith(endings) for file in files):
         raise UserError(
-            f"'{folder}' has no images in folders of classes: make one for each class, or give "
-            'the dataset an ann_file'
+            f"'{folder}' has no images in folders of classes ({', '.join(endings)}): make one for "
+            'each class, or give the dataset an ann_file'
         )
     return names
 
@@ -87,7 +136,7 @@ def _check_names(folder: str, names: list[str], classes: list[str]) -> None:
 
 
 def _check_labels(annotations: str, num_classes: int) -> None:
-    for number, line in enumerate(list_from_file(annotations), 1):
+    for number, line in enumerate(read_lines(annotations), 1):
         _, _, label = line.strip().rpartition(' ')
         if not label.isdecimal() or (num_classes and int(label) >= num_classes):
             raise UserError(

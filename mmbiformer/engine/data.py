@@ -4,14 +4,20 @@ import json
 import mmap
 import os
 from collections.abc import Iterable
+from itertools import pairwise
 from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
-from mmengine.fileio import list_from_file
 
 from mmbiformer.errors import UserError
 
-from .class_folders import check_class_folders, data_folders
+from .class_folders import (
+    check_class_folders,
+    check_num_classes,
+    data_folders,
+    read_lines,
+    reads_class_folders,
+)
 from .parts import iter_datasets, list_evaluators
 
 SPLITS = ('train', 'val', 'test')
@@ -51,35 +57,52 @@ def check_data(cfg: Config, splits: Iterable[str]) -> None:
     Raises:
         UserError: If a folder or annotation file is missing or empty, or class names differ.
     """
-    for split in splits:
-        for dataset in iter_datasets(cfg, split):
-            root = dataset.get('data_root') or ''
-            # On a file server of mmengine's, looking costs too much.
-            if not dataset.get('backend_args') and '://' not in root:
-                _check_folders(dataset, root)
-                _check_classes(cfg, dataset, root)
+    scope = cfg.get('default_scope')
+    if scope == 'mmpretrain':
+        check_num_classes(cfg)
+    datasets = [dataset for split in splits for dataset in iter_datasets(cfg, split)]
+    labels: dict[str, list[str]] = {}  # data folder -> the folders of classes in it
+    for dataset in datasets:
+        root = dataset.get('data_root') or ''
+        # On a file server of mmengine's, looking costs too much.
+        if dataset.get('backend_args') or '://' in root:
+            continue
+        if scope == 'mmpretrain' and not reads_class_folders(dataset):
+            continue
+        _check_folders(dataset, root)
+        if scope == 'mmdet':
+            _check_categories(dataset, root)
+        elif scope == 'mmpretrain' and (names := check_class_folders(cfg, dataset, root)):
+            labels[os.path.join(root, *data_folders(dataset))] = names
+    for (first, names), (second, others) in pairwise(labels.items()):
+        if names != others:
+            differing = ', '.join(sorted(set(names) ^ set(others)))
+            raise UserError(
+                f"'{first}' and '{second}' do not have the same folders of classes, whose order "
+                f'gives the labels (in one alone: {differing}): make them equal'
+            )
 
 
 def _check_folders(dataset: ConfigDict, root: str) -> None:
-    needed = [path for path in [*data_folders(dataset), dataset.get('ann_file')] if path]
+    folders, file = data_folders(dataset), dataset.get('ann_file')
+    needed = [*folders, file] if file else folders
     layout = f'the config expects {", ".join(needed)} in it; point it elsewhere with --data-root'
     if root and not os.path.isdir(root):
         raise UserError(f"data root '{root}' not found: {layout}")
-    missing = [path for path in needed if not _has_content(Path(root, path))]
+    missing = [
+        x for x in folders if not Path(root, x).is_dir() or not any(Path(root, x).iterdir())
+    ]
+    if file and not Path(root, file).is_file():
+        missing.append(file)
     if missing:
-        raise UserError(f"data root '{root}' lacks {', '.join(missing)} (or empty): {layout}")
+        raise UserError(
+            f"data root '{root}' lacks {', '.join(missing)} (or empty, or a file for a folder, or "
+            f'a folder for a file): {layout}'
+        )
 
 
-def _has_content(path: Path) -> bool:
-    return any(path.iterdir()) if path.is_dir() else path.is_file()
-
-
-def _check_classes(cfg: Config, dataset: ConfigDict, root: str) -> None:
+def _check_categories(dataset: ConfigDict, root: str) -> None:
     """mmdet itself drops unknown names in silence and shifts the labels of those behind them."""
-    if cfg.get('default_scope') == 'mmpretrain':
-        check_class_folders(cfg, dataset, root)
-    if cfg.get('default_scope') != 'mmdet':
-        return
     from mmdet.datasets import CocoDataset
     from mmdet.registry import DATASETS
 
@@ -90,7 +113,7 @@ def _check_classes(cfg: Config, dataset: ConfigDict, root: str) -> None:
         return
     annotations = os.path.join(root, dataset['ann_file'])
     classes = {**dataset_class.METAINFO, **(dataset.get('metainfo') or {})}.get('classes', ())
-    classes = list_from_file(classes) if isinstance(classes, str) else list(classes)
+    classes = read_lines(classes) if isinstance(classes, str) else list(classes)
     names = read_category_names(annotations)
     unknown = [name for name in classes if name not in names]
     if unknown:

@@ -303,7 +303,8 @@ def test_the_label_map_follows_the_image(image, tmp_path, direction, seed):
 
 def test_a_missing_label_map_is_named(image, tmp_path):
     (tmp_path / 'maps/cat/1.pt').unlink()
-    message = r"label map '.*maps/cat/1\.pt' of '.*1\.png' not found: set folder of LoadLabelMap"
+    option = r'train_dataloader\.dataset\.pipeline\.1\.folder=.* folder of LoadLabelMap'
+    message = rf"label map '.*maps/cat/1\.pt' of '.*1\.png' not found: --cfg-options {option}"
     with pytest.raises(UserError, match=message):
         pipeline(tmp_path / 'maps', prob=0.0)(dict(image))
 

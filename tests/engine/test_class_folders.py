@@ -1,5 +1,6 @@
 """Checks of images for classification before a run starts."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -118,3 +119,80 @@ def test_a_test_split_has_no_labels(root):
     (root / 'train').rename(root / 'test')
     cfg.train_dataloader.dataset = dict(type='ImageNet', data_root=str(root), split='test')
     check(cfg)
+
+
+def test_datasets_without_such_folders_are_left_to_mmpretrain(root):
+    """Their ``split`` names no folder, and some download what is not there."""
+    for kind in ('CIFAR10', 'CUB'):
+        cfg = config(root, 10)
+        cfg.train_dataloader.dataset = dict(type=kind, data_root=str(root), split='test')
+        check(cfg)
+        set_data_root(cfg, '/no/such/folder')
+        check(cfg)
+
+
+def with_validation(cfg: Config, **options) -> Config:
+    dataset = dict(cfg.train_dataloader.dataset, data_prefix='val', **options)
+    cfg.val_dataloader = dict(dataset=dataset)
+    return cfg
+
+
+@pytest.mark.parametrize('classes', [{}, names('tabby', 'poodle')], ids=['no names', 'others'])
+def test_splits_have_the_same_folders(root, classes):
+    shutil.copytree(root / 'train', root / 'val')
+    cfg = with_validation(config(root, **classes))
+    check(cfg)
+    (root / 'val/dog').rename(root / 'val/fox')
+    message = r"/train' and '.*/val' do not have the same folders .* \(in one alone: dog, fox\)"
+    with pytest.raises(UserError, match=message):
+        check(cfg)
+
+
+COUNTS = {
+    'preprocessor': lambda cfg: cfg.model.update(data_preprocessor=dict(num_classes=3)),
+    'preprocessor of the runner': lambda cfg: cfg.update(data_preprocessor=dict(num_classes=3)),
+    'label maps': lambda cfg: cfg.train_dataloader.dataset.update(
+        pipeline=[dict(type='mmbiformer.classification.LoadLabelMap', folder='x', num_classes=3)]
+    ),
+}
+
+
+@pytest.mark.parametrize('change', COUNTS.values(), ids=COUNTS)
+def test_all_parts_have_as_many_classes(root, change):
+    cfg = config(root)
+    change(cfg)
+    with pytest.raises(UserError, match=r'num_classes differ \(2 of model\.head, 3 of .+\): make'):
+        check(cfg)
+
+
+def test_a_model_without_a_head_passes(root):
+    cfg = config(root)
+    cfg.model.head = None
+    check(cfg)
+
+
+def test_folders_of_other_files(root):
+    for path in root.rglob('*.jpg'):
+        path.rename(path.with_suffix('.txt'))
+    with pytest.raises(
+        UserError, match=r"/train' has no images in folders of classes \(\.jpg, .*\): make"
+    ):
+        check(config(root))
+    check(config(root, extensions=('.txt',)))
+
+
+WRONG_KINDS = {
+    'prefix is a file': (dict(data_prefix='file'), 'lacks file'),
+    'labels are a folder': (dict(ann_file='train'), 'lacks train'),
+    'labels are no text': (dict(ann_file='binary'), r"/binary' is no text file"),
+    'classes are missing': (dict(classes='/no/classes.txt'), r"'/no/classes.txt' is no text file"),
+    'classes are a folder': (dict(classes='/'), "'/' is no text file"),
+}
+
+
+@pytest.mark.parametrize(('options', 'message'), WRONG_KINDS.values(), ids=WRONG_KINDS)
+def test_files_of_the_wrong_kind(root, options, message):
+    (root / 'file').write_text('x')
+    (root / 'binary').write_bytes(bytes(range(256)))
+    with pytest.raises(UserError, match=message):
+        check(config(root, **options))

@@ -59,6 +59,20 @@ def test_lacking_parts(coco, lacking) -> None:
         check_data(config(coco), ('train',))
 
 
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (dict(ann_file='train'), 'lacks train '),
+        (dict(data_prefix=dict(img='train.json')), r'lacks train\.json '),
+        (dict(metainfo=dict(classes='/no/classes.txt')), "'/no/classes.txt' is no text file"),
+    ],
+    ids=['annotations', 'images', 'classes'],
+)
+def test_files_of_the_wrong_kind(coco, options, message) -> None:
+    with pytest.raises(UserError, match=message):
+        check_data(config(coco, **options), ('train',))
+
+
 def test_unknown_class(coco) -> None:
     wrong = config(coco, metainfo=dict(classes=('cat', 'dgo')))
     with pytest.raises(UserError, match=r'classes dgo .* do not occur .* has cat, dog, owl'):
