@@ -7,7 +7,8 @@ its operators do not load, and the import of torchvision ends in "operator torch
 not exist"; so does that of mmpretrain and, where mmpretrain is installed, that of mmdet. None of
 them needs the operators: they need its transforms, and to log its version. This declares the
 operators at the top of the installed package, without code: whoever calls one gets torchvision's
-own error. A torchvision that imports is left alone. Installing torchvision again undoes it.
+own error. Beside another torch, for which the operators load, it changes nothing. A torchvision
+that imports is left alone. Installing torchvision again undoes it.
 """
 
 import importlib.util
@@ -15,12 +16,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-DECLARATION = """# Put here by requirements/repair_torchvision.py: the operators below do not load.
+DECLARATION = """# Put here by requirements/repair_torchvision.py, for a torch that operators do not fit.
 import torch as _torch
 
-_declared = _torch.library.Library('torchvision', 'DEF')
-for _name in ('nms', 'qnms'):
-    _declared.define(f'{_name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')
+from . import extension as _extension
+
+if not _extension._has_ops():  # beside a torch that fits they load, and may be declared only once
+    _declared = _torch.library.Library('torchvision', 'DEF')
+    for _name in ('nms', 'qnms'):
+        _declared.define(f'{_name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')
 
 """
 

@@ -21,6 +21,16 @@ for name in ('nms', 'qnms'):
 """
 
 
+EXTENSION = 'def _has_ops(): return False'
+# As a library of compiled code, of which there may be one that declares.
+LOADING = """import torch
+library = torch.library.Library('torchvision', 'DEF')
+for name in ('nms', 'qnms'):
+    library.define(name + '(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')
+def _has_ops(): return True
+"""
+
+
 def run(*args: object, first: Path | None = None) -> subprocess.CompletedProcess:
     """Run Python with a folder first on its path."""
     paths = [*([first] if first else []), *sys.path[1:]]
@@ -40,6 +50,7 @@ def put(folder: Path, source: str) -> Path:
     path = folder / 'torchvision/__init__.py'
     path.parent.mkdir()
     path.write_text(source)
+    path.with_name('extension.py').write_text(EXTENSION)
     return path
 
 
@@ -53,6 +64,10 @@ def test_operators_that_do_not_load_are_declared_once(tmp_path):
     repaired = path.read_text()
     assert repair(tmp_path).stdout == ''
     assert path.read_text() == repaired
+    # With a torch that they fit, they load again.
+    path.with_name('extension.py').write_text(LOADING)
+    done = run('-c', 'import torchvision', first=tmp_path)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_torchvision_that_fits_is_left_alone(tmp_path):
