@@ -16,7 +16,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-DECLARATION = """# Put here by requirements/repair_torchvision.py, for a torch that operators do not fit.
+DECLARATION = """# Put here by requirements/repair_torchvision.py: operators that do not load.
 import torch as _torch
 
 from . import extension as _extension
