@@ -44,7 +44,11 @@ def make_once(
             f'{root} is not the {name} data set with {described}: remove it or choose another '
             'folder'
         )
-    with whole_or_absent(root) as unfinished:
-        write(unfinished)
-        (unfinished / manifest).write_text(json.dumps(parameters), encoding='utf-8')
+    try:
+        with whole_or_absent(root) as unfinished:
+            write(unfinished)
+            (unfinished / manifest).write_text(json.dumps(parameters), encoding='utf-8')
+    except OSError:
+        if read_json(root / manifest) != parameters:  # else another process was first
+            raise
     return root

@@ -23,7 +23,7 @@ from .shapes import (
 
 # Raised by every change that draws other images from the same parameters.
 VERSION = 1
-MIN_IMAGE_SIZE = 32
+IMAGE_SIZE = 64  # height and width in pixels
 SIDES = (0.22, 0.6)  # square roots of the areas of shapes, as parts of the image's side
 
 
@@ -31,7 +31,6 @@ def make_single_shapes(
     root: str | Path,
     num_train: int = 2400,
     num_val: int = 300,
-    image_size: int = 64,
     seed: int = 0,
 ) -> Path:
     """Write the data set, unless it is there already.
@@ -42,9 +41,8 @@ def make_single_shapes(
     Args:
         root (str | Path): Folder to make.
         num_train, num_val (int): Number of training images, and of validation images, at least 6.
-        image_size (int): Height and width of the images in pixels, at least 32.
-        seed (int): Seed, not negative. Image ``i`` of a split depends on the seed, ``i`` and
-            ``image_size`` alone, so other counts keep the images.
+        seed (int): Seed, not negative. Image ``i`` of a split depends on the seed and ``i`` alone,
+            so other counts keep the images.
 
     Returns:
         Path: The folder.
@@ -54,31 +52,31 @@ def make_single_shapes(
         UserError: If ``root`` holds anything else than the data set of exactly these parameters.
     """
     parameters = dict(
-        version=VERSION, num_train=num_train, num_val=num_val, image_size=image_size, seed=seed
+        version=VERSION, num_train=num_train, num_val=num_val, image_size=IMAGE_SIZE, seed=seed
     )
-    minima = dict(num_train=len(CLASSES), num_val=len(CLASSES), image_size=MIN_IMAGE_SIZE, seed=0)
+    minima = dict(num_train=len(CLASSES), num_val=len(CLASSES), seed=0)
 
     def write(folder: Path) -> None:
         for split, num_images in zip(SPLITS, (num_train, num_val), strict=True):
-            _write_split(folder / split, split, num_images, image_size, seed)
+            _write_split(folder / split, split, num_images, seed)
 
     return make_once(root, 'single shapes', parameters, minima, write)
 
 
-def _write_split(folder: Path, split: str, num_images: int, image_size: int, seed: int) -> None:
+def _write_split(folder: Path, split: str, num_images: int, seed: int) -> None:
     for name in CLASSES:
         (folder / name).mkdir(parents=True)
     label = f'single shapes, {split}'
     for index in tqdm(range(num_images), desc=label, unit='image', mininterval=0.5):
         name = CLASSES[index % len(CLASSES)]
-        image = _draw(image_stream(seed, split, index), CLASSES.index(name), image_size)
+        image = _draw(image_stream(seed, split, index), CLASSES.index(name))
         # No two images have one name: pictures of predictions go to one folder.
         cv2.imwrite(str(folder / name / f'{index:06d}.jpg'), image)
 
 
-def _draw(rng: np.random.Generator, label: int, image_size: int) -> np.ndarray:
+def _draw(rng: np.random.Generator, label: int) -> np.ndarray:
     """One image, (H, W, 3), uint8, BGR, with one object of a class."""
-    distractors = [sample_distractor(rng, image_size) for _ in range(rng.integers(0, 2))]
-    area = (rng.uniform(*SIDES) * image_size) ** 2
-    shape = sample_object(rng, CLASSES[label], area, image_size)
-    return paint(rng, image_size, Layout(distractors, [label], [shape]))
+    distractors = [sample_distractor(rng, IMAGE_SIZE) for _ in range(rng.integers(0, 2))]
+    area = (rng.uniform(*SIDES) * IMAGE_SIZE) ** 2
+    shape = sample_object(rng, CLASSES[label], area, IMAGE_SIZE)
+    return paint(rng, IMAGE_SIZE, Layout(distractors, [label], [shape]))

@@ -75,7 +75,7 @@ def test_folder_says_its_parameters_and_holds_nothing_else(root, tmp_path):
 
 @pytest.mark.parametrize(
     ('name', 'value', 'least'),
-    [('num_train', 5, 6), ('num_val', 0, 6), ('image_size', 31, 32), ('seed', -1, 0)],
+    [('num_train', 5, 6), ('num_val', 0, 6), ('seed', -1, 0)],
 )
 def test_parameters_out_of_range(tmp_path, name, value, least):
     with pytest.raises(ValueError, match=f'{name}={value} is too small: use at least {least}'):
@@ -91,3 +91,24 @@ def test_an_abort_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         make_single_shapes(tmp_path / 'no', **SMALL)
     assert not list(tmp_path.iterdir())
+
+
+def test_two_processes_make_one(tmp_path, monkeypatch):
+    """The other one is finished first."""
+    draw = single_shapes._draw
+
+    def draw_behind_the_other(*arguments):
+        monkeypatch.setattr(single_shapes, '_draw', draw)
+        make_single_shapes(folder, **other)
+        return draw(*arguments)
+
+    folder, other = tmp_path / 'single', SMALL
+    monkeypatch.setattr(single_shapes, '_draw', draw_behind_the_other)
+    root = make_single_shapes(folder, **SMALL)
+    assert files_of(root).keys() == files_of(make_single_shapes(tmp_path / 'a', **SMALL)).keys()
+    assert {path.name for path in tmp_path.iterdir()} == {'single', 'a'}, 'scratch folders'
+    # Of other parameters it is none of ours.
+    folder, other = tmp_path / 'third', dict(num_train=6, num_val=6)
+    monkeypatch.setattr(single_shapes, '_draw', draw_behind_the_other)
+    with pytest.raises(OSError, match='not empty'):
+        make_single_shapes(folder, **SMALL)
