@@ -4,7 +4,10 @@ python tools/ablation.py --seeds 0 1
 
 Eight attentions in Swin-T's layout, and the steps from there to BiFormer, narrow and short, on
 generated shapes: detection by size (RetinaNet) and segmentation (Semantic FPN). Then the cost of
-each at full size, at three resolutions. --resume goes on after a stop.
+each at full size, at three resolutions. --resume goes on after a stop, and keeps a cost that was
+measured. Seeds may be trained apart into one folder, one process for each, and be reported
+together by --seeds 0 1 --resume; cost that a process measures beside a training is to be removed
+before (--out-dir/cost).
 """
 
 from pathlib import Path
@@ -37,7 +40,11 @@ def main() -> None:
         for method in ('retinanet', 'fpn')
     )
     print(ablate(detectors, segmenters, args.seeds, args.out_dir, args.resume), flush=True)
-    where = ['--out-dir', str(Path(args.out_dir, 'cost')), '--repeats', '3']
+    cost = Path(args.out_dir, 'cost')
+    if args.resume and (measured := sorted(cost.glob('*.json'))):
+        print(f'cost of each is there: {measured[-1]}')
+        return
+    where = ['--out-dir', str(cost), '--repeats', '3']
     benchmark.main('', str(CONFIGS), ['--level', 'ablation', '--size', *SIZES, *where])
 
 

@@ -49,8 +49,7 @@ def main() -> None:
     parser.add_argument(
         '--seeds', type=int, nargs='+', default=[0], help='train with each of them (default: 0)'
     )
-    folders = 'size_benchmark, plugin_benchmark or pretrained_benchmark'
-    parser.add_argument('--out-dir', help=f'default: work_dirs/{folders}')
+    parser.add_argument('--out-dir', help=f'default: {" or ".join(FOLDERS.values())}')
     parser.add_argument(
         '--resume', action='store_true', help='keep finished runs, go on with the unfinished'
     )

@@ -1,14 +1,13 @@
 """Attentions in one layout, trained under one recipe: AP by size, and mIoU."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 
 from mmbiformer.datasets.shapes import make_shapes
-from mmbiformer.files import read_json
 from mmbiformer.tables import format_table
 
-from .run import Run, SegmentationRun, check_runs, complete
+from .run import Run, SegmentationRun, check_runs, complete, read_result
 from .size_comparison import report_by_size
 
 SHAPES = dict(image_size=160, octaves=True, num_train=800, num_val=200)
@@ -43,7 +42,7 @@ def ablate(
     kinds = {'detection': (Run, detectors), 'segmentation': (SegmentationRun, segmenters)}
     runs = {
         task: [
-            kind(f'{task} by {name}', config, seed, folder / task / f'{name}_seed{seed}')
+            kind(_title(task, name), config, seed, folder / task / f'{name}_seed{seed}')
             for seed in seeds
             for name, config in configs.items()
         ]
@@ -55,27 +54,32 @@ def ablate(
     # Seed by seed, so that a stop leaves whole seeds behind.
     complete(sorted(every, key=lambda run: list(seeds).index(run.seed)), data_root)
 
-    found = _by_name(runs['detection'], detectors)
     text = report_by_size(
         data_root / 'annotations/instances_validation.json',
         data_root / 'images/validation',
-        found,
+        _results_by_name('detection', runs, detectors),
         seeds,
         folder,
         'Ablation of attentions',
     )
     metrics = {
-        name: [read_json(path) for path in paths]
-        for name, paths in _by_name(runs['segmentation'], segmenters).items()
+        name: [read_result(path, dict) for path in paths]
+        for name, paths in _results_by_name('segmentation', runs, segmenters).items()
     }
     return f'{text}\n\n{segmentation_text(metrics, seeds)}'
 
 
-def _by_name(runs: Sequence[Run], configs: Mapping[str, str]) -> dict[str, list[Path]]:
-    """The results of each config, in the order of seeds; the runs take the configs in turn."""
+def _title(task: str, name: str) -> str:
+    return f'{task} by {name}'
+
+
+def _results_by_name(
+    task: str, runs: Mapping[str, Sequence[Run]], names: Iterable[str]
+) -> dict[str, list[Path]]:
+    """The results of a task's models, in the order of seeds, which is that of the runs."""
     return {
-        name: [run.predictions for run in runs[position :: len(configs)]]
-        for position, name in enumerate(configs)
+        name: [run.predictions for run in runs[task] if run.name == _title(task, name)]
+        for name in names
     }
 
 

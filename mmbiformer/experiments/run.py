@@ -15,13 +15,16 @@ from mmbiformer.files import read_json, whole_or_absent
 
 from .results import write_results
 
+# The highest that numpy takes.
+MAX_SEED = 2**32 - 1
+
 
 @dataclass(frozen=True)
-class Run:
-    """The training of a detector, and the evaluation behind it.
+class Training:
+    """A training in a folder of its own, which is begun once and gone on with.
 
     Attributes:
-        name (str): What the report calls the config.
+        name (str): What it is called in reports and messages.
         config (str): The config file.
         seed (int): Of the initial weights, the order of the images and their flips.
         work_dir (Path): Folder of the logs, checkpoints and predictions.
@@ -35,14 +38,14 @@ class Run:
     start: 'Pretraining | None' = None
 
     @property
-    def predictions(self) -> Path:
-        """Detections in COCO's result format; the file appears when the run is complete."""
-        return self.work_dir / 'validation.bbox.json'
-
-    @property
     def recipe(self) -> Path:
         """What the run was begun with."""
         return self.work_dir / 'recipe.json'
+
+    @property
+    def last_checkpoint(self) -> Path:
+        """The file in which mmengine names the latest checkpoint."""
+        return self.work_dir / 'last_checkpoint'
 
     def load_config(self, data_root: str | None = None) -> Config:
         """The config with the run's seed and folder."""
@@ -69,6 +72,9 @@ class Run:
         if self.start:
             self.start.check(resume)
         recipe = self.describe_recipe()  # at once: it finds a missing config
+        nearest = next(x for x in (self.work_dir, *self.work_dir.parents) if x.exists())
+        if not nearest.is_dir():
+            raise UserError(f"'{nearest}' is a file, not a folder: choose another --out-dir")
         if not self.work_dir.exists() or not any(self.work_dir.iterdir()):
             return
         remedy = f"remove '{self.work_dir}' or choose another --out-dir"
@@ -87,12 +93,20 @@ class Run:
         """Train, or go on from the latest checkpoint; return the last checkpoint."""
         with whole_or_absent(self.recipe) as unfinished:
             unfinished.write_text(self.describe_recipe(), encoding='utf-8')
-        latest = self.work_dir / 'last_checkpoint'
-        resume = 'auto' if latest.is_file() else None
-        pretrained = self.start.complete() if self.start and not resume else None
+        resume = 'auto' if self.last_checkpoint.is_file() else None
+        pretrained = self.start.make_checkpoint() if self.start and not resume else None
         cfg = self.load_config(data_root)
         build_trainer(cfg, resume=resume, pretrained=pretrained).train()
-        return latest.read_text().strip()
+        return self.last_checkpoint.read_text().strip()
+
+
+class Run(Training):
+    """The training of a detector, and the evaluation behind it."""
+
+    @property
+    def predictions(self) -> Path:
+        """Detections in COCO's result format; the file appears when the run is complete."""
+        return self.work_dir / 'validation.bbox.json'
 
     def evaluate(self, data_root: str, checkpoint: str) -> None:
         """Write the predictions of a checkpoint, which completes the run."""
@@ -116,8 +130,7 @@ class SegmentationRun(Run):
             unfinished.write_text(json.dumps({key: float(x) for key, x in metrics.items()}))
 
 
-@dataclass(frozen=True)
-class Pretraining(Run):
+class Pretraining(Training):
     """A classifier of single shapes, whose backbone detectors start from."""
 
     @property
@@ -125,27 +138,39 @@ class Pretraining(Run):
         """Its top-1 accuracy in %; the file appears when the classifier is complete."""
         return self.work_dir / 'top1.json'
 
-    def complete(self) -> str:
+    def make_checkpoint(self) -> str:
         """Train and evaluate it unless that is done; return its last checkpoint."""
-        if not self.accuracy.is_file():
+        if not self.accuracy.is_file() or not self.last_checkpoint.is_file():
             data_root = str(make_single_shapes(self.work_dir.parent / 'single_shapes'))
             checkpoint = self.train(data_root)
             metrics = build_tester(self.load_config(data_root), checkpoint).test()
             with whole_or_absent(self.accuracy) as unfinished:
                 unfinished.write_text(json.dumps(metrics['accuracy/top1']), encoding='utf-8')
-        return (self.work_dir / 'last_checkpoint').read_text().strip()
+        return self.last_checkpoint.read_text().strip()
+
+
+def read_result(path: Path, kind: type) -> object:
+    """What the JSON file of a complete run holds.
+
+    Raises:
+        UserError: If the file is missing, or what it holds is not of this type.
+    """
+    content = read_json(path)
+    if not isinstance(content, kind):
+        raise UserError(f"'{path}' is missing or broken: remove it, then --resume makes it again")
+    return content
 
 
 def check_runs(runs: Sequence[Run], seeds: Sequence[int], resume: bool) -> None:
     """Refuse what could not be completed, before anything is made.
 
     Raises:
-        UserError: If seeds are not different ones from 0 on, or a run may not be begun or gone on
-            with; see :meth:`Run.check`.
+        UserError: If seeds are not different ones from 0 to `MAX_SEED`, or a run may not be begun
+            or gone on with; see :meth:`Training.check`.
     """
-    if len(set(seeds)) < len(seeds) or min(seeds) < 0:
+    if len(set(seeds)) < len(seeds) or min(seeds) < 0 or max(seeds) > MAX_SEED:
         given = ' '.join(str(seed) for seed in seeds)
-        raise UserError(f'--seeds {given}: give different numbers, 0 or more')
+        raise UserError(f'--seeds {given}: give different numbers, 0 or more, up to {MAX_SEED}')
     for run in runs:
         run.check(resume)
 

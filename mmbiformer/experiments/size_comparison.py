@@ -12,9 +12,9 @@ from mmbiformer.evaluation.judge_files import judge_files
 from mmbiformer.evaluation.report.report_files import write_report
 from mmbiformer.evaluation.resampling import Bootstrap
 from mmbiformer.evaluation.sizes import size_ranges
-from mmbiformer.files import read_json, whole_or_absent
+from mmbiformer.files import whole_or_absent
 
-from .run import Pretraining, Run, check_runs, complete
+from .run import Pretraining, Run, check_runs, complete, read_result
 
 IMAGE_SIZE = 256
 # Octaves of the side, in pixels; there are no larger objects.
@@ -130,7 +130,8 @@ def predict(
     complete(runs, data_root)
     for run in runs:
         if run.start:
-            top1 = read_json(run.start.accuracy)
+            run.start.make_checkpoint()  # its accuracy may have been removed
+            top1 = read_result(run.start.accuracy, float)
             print(
                 f'{run.name} with seed {run.seed} starts from a classifier of {top1:.1f} % top-1'
             )

@@ -12,6 +12,7 @@ from mmbiformer.errors import UserError
 from mmbiformer.experiments import ablation
 from mmbiformer.experiments import run as runs
 from mmbiformer.experiments.ablation import ablate, segmentation_text
+from mmbiformer.experiments.run import Run, SegmentationRun
 
 # One step; as it has hardly learnt, every score counts.
 DETECTOR = """
@@ -79,6 +80,44 @@ def test_trains_evaluates_and_goes_on(configs, tmp_path, monkeypatch) -> None:
     ]
 
 
+def test_each_attention_gets_its_own_results(tmp_path, monkeypatch) -> None:
+    """Of every run the result says which it is; more seeds than models, in no order."""
+    monkeypatch.setattr(ablation, 'check_runs', lambda *_: None)
+    monkeypatch.setattr(ablation, 'make_shapes', lambda folder, **_: folder)
+
+    def train(run: Run, _: str) -> str:
+        run.work_dir.mkdir(parents=True)
+        return run.config
+
+    def evaluate(run: Run, _: str, config: str) -> None:
+        number = 10 * int(config) + run.seed
+        run.predictions.write_text(json.dumps(dict.fromkeys(('mIoU', 'mAcc', 'aAcc'), number)))
+
+    for kind in (Run, SegmentationRun):
+        monkeypatch.setattr(kind, 'train', train)
+        monkeypatch.setattr(kind, 'evaluate', evaluate)
+    reported, tables = [], []
+    monkeypatch.setattr(ablation, 'report_by_size', lambda *arguments: reported.append(arguments))
+    monkeypatch.setattr(ablation, 'segmentation_text', lambda *arguments: tables.append(arguments))
+    detectors, segmenters = dict(a='1', b='2'), dict(b='4', a='3')
+    ablate(detectors, segmenters, [7, 3, 5], str(tmp_path), False)
+    found = {
+        name: [json.loads(path.read_text())['mIoU'] for path in paths]
+        for name, paths in reported[0][2].items()
+    }
+    assert found == dict(a=[17, 13, 15], b=[27, 23, 25])
+    assert list(found) == ['a', 'b'] and reported[0][3] == [7, 3, 5]
+    ((metrics, seeds),) = tables
+    assert seeds == [7, 3, 5]
+    assert {name: [x['aAcc'] for x in rows] for name, rows in metrics.items()} == dict(
+        b=[47, 43, 45], a=[37, 33, 35]
+    )
+    # A result that is not whole is named.
+    (tmp_path / 'segmentation/a_seed3/validation.metrics.json').write_text('{"mIoU"')
+    with pytest.raises(UserError, match=r"a_seed3/.*json' is missing or broken: remove it, then"):
+        ablate(detectors, segmenters, [7, 3, 5], str(tmp_path), True)
+
+
 def test_a_missing_config_is_found_before_anything_is_made(configs, tmp_path) -> None:
     detectors, segmenters = configs
     missing = dict(segmenters, other=str(tmp_path / 'none.py'))
@@ -96,7 +135,22 @@ def test_table_of_segmentation() -> None:
     assert '| a     | 40.0 | 50.0 | 60.0 |' in segmentation_text(dict(a=[one]), [0])
 
 
-def test_tool_passes_its_options_on(monkeypatch, capsys) -> None:
+def test_tool_keeps_a_cost_that_was_measured(monkeypatch, capsys, tmp_path) -> None:
+    monkeypatch.setattr(ablation, 'ablate', lambda *_: 'trained')
+    monkeypatch.setattr(benchmark, 'main', lambda *_: print('cost measured'))
+    path = tmp_path / 'cost/ablation_1.json'
+    path.parent.mkdir()
+    run_tool('ablation', '--out-dir', tmp_path, '--resume')
+    assert capsys.readouterr().out == 'trained\ncost measured\n'
+    path.touch()
+    run_tool('ablation', '--out-dir', tmp_path, '--resume')
+    assert capsys.readouterr().out == f'trained\ncost of each is there: {path}\n'
+    run_tool('ablation', '--out-dir', tmp_path)
+    assert capsys.readouterr().out == 'trained\ncost measured\n'
+
+
+def test_tool_passes_its_options_on(monkeypatch, capsys, tmp_path) -> None:
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(ablation, 'ablate', lambda *arguments: arguments)
     monkeypatch.setattr(benchmark, 'main', lambda *arguments: print('cost', arguments[2]))
     run_tool('ablation', '--seeds', 0, 1, '--resume')

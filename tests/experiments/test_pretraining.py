@@ -117,6 +117,19 @@ def test_a_second_call_repeats_nothing_and_says_the_accuracy(
         predict(*finished.arguments, False, configs.starts)
 
 
+def test_a_broken_accuracy_is_named_and_one_that_was_removed_comes_again(configs, finished):
+    path = finished.folder / 'classifier_for_pretrained_seed3/top1.json'
+    content = path.read_text()
+    path.write_text('')
+    with pytest.raises(
+        UserError, match=r"top1\.json' is missing or broken: remove it, then --res"
+    ):
+        predict(*finished.arguments, True, configs.starts)
+    path.unlink()
+    assert predict(*finished.arguments, True, configs.starts) == finished.result
+    assert path.read_text() == content
+
+
 def test_another_classifier_is_not_gone_on_with(configs, finished, tmp_path):
     other = tmp_path / 'other.py'
     other.write_text(f"_base_ = '{configs.starts['pretrained']}'\nmax_epochs = 2\n")

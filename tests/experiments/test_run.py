@@ -7,7 +7,7 @@ from toolbox import ROOT
 
 from mmbiformer.errors import UserError
 from mmbiformer.experiments import run as runs
-from mmbiformer.experiments.run import Run
+from mmbiformer.experiments.run import Run, read_result
 
 CONFIG = str(ROOT / 'configs/size_benchmark/retinanet_resnet_shapes.py')
 
@@ -68,3 +68,28 @@ def test_training_begins_anew_before_the_first_checkpoint_and_goes_on_behind_it(
     with pytest.raises(KeyboardInterrupt):
         run.train('data')
     assert stopped == [(5, None), (5, None), (5, 'auto')]
+
+
+@pytest.mark.parametrize('name', ['out', 'resnet_seed5'])
+def test_a_file_in_the_way_is_named(run, name):
+    """It is that of --out-dir, or the run's."""
+    (run.work_dir.parent / 'out').touch()
+    run.work_dir.touch()
+    inner = Run(run.name, CONFIG, 5, run.work_dir.parent / name / 'tiny/resnet_seed5')
+    with pytest.raises(
+        UserError, match=rf"/{name}' is a file, not a folder: choose another --out"
+    ):
+        inner.check(resume=True)
+
+
+@pytest.mark.parametrize('content', [None, '{"mIoU": 4', '[1]'])
+def test_a_broken_result_is_named(tmp_path, content):
+    path = tmp_path / 'validation.metrics.json'
+    if content:
+        path.write_text(content)
+    with pytest.raises(
+        UserError, match=r"metrics\.json' is missing or broken: remove it, then --re"
+    ):
+        read_result(path, dict)
+    path.write_text('{"mIoU": 40.0}')
+    assert read_result(path, dict) == {'mIoU': 40.0}

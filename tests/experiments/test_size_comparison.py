@@ -124,9 +124,9 @@ def test_an_interrupted_comparison_goes_on(finished):
     assert files_of(first).items() <= finished.before.items(), 'the finished run was touched'
 
 
-@pytest.mark.parametrize('seeds', [[0, 0], [-1]], ids=str)
+@pytest.mark.parametrize('seeds', [[0, 0], [-1], [2**32]], ids=str)
 def test_seeds_are_checked(config, tmp_path, seeds):
-    with pytest.raises(UserError, match=r'--seeds .*: give different numbers, 0 or more'):
+    with pytest.raises(UserError, match=r'--seeds .*: give different numbers, 0 or more, up to'):
         predict(dict(a=config), 'tiny', seeds, str(tmp_path), False)
 
 
