@@ -1,12 +1,14 @@
 """mmpretrain's classifier, which takes the files of the backbones' authors as they are."""
 
+import logging
 from collections.abc import Mapping
 
-from mmengine.logging import print_log
 from mmpretrain.models import ImageClassifier as MMPretrainClassifier
 from torch import Tensor
 
 from mmbiformer.checkpoints import CheckpointError, backbone_tensors
+
+logger = logging.getLogger('mmbiformer')
 
 _OFFICIAL_HEAD = {'head.weight': 'head.fc.weight', 'head.bias': 'head.fc.bias'}
 # The layer of TokenLabelHead that training alone uses.
@@ -45,10 +47,10 @@ class ImageClassifier(MMPretrainClassifier):
         for name in theirs:
             del state_dict[name]
         state_dict.update(own)
-        print_log(
-            f'classifier checkpoint: {", ".join(theirs or own)} {"dropped" if theirs else "new"}, '
-            'which training alone uses',
-            logger='current',
+        logger.info(
+            'classifier checkpoint: %s %s, which training alone uses',
+            ', '.join(theirs or own),
+            'dropped' if theirs else 'new',
         )
 
     def _check_head(self, tensors: Mapping[str, Tensor]) -> None:
