@@ -11,12 +11,14 @@ from .maps import to_channels_first, to_channels_last
 
 FAST_COLUMNS = 3  # oneDNN's gradient of the weight is fast for kernels up to so wide
 PLACES_PER_SUM = 512  # more would be rounded more, fewer would take longer
+SMALL_MAP = 1 << 16  # up to so many values, PyTorch's own gradients are as fast or faster
 
 
 def depthwise_conv(conv: nn.Conv2d, x: Tensor) -> Tensor:
     """Apply a depthwise convolution of stride 1 to a map (B, H, W, C); keeps its size."""
     x = to_channels_first(x)
-    if conv.kernel_size[1] > FAST_COLUMNS and torch.is_grad_enabled() and is_eager_on_cpu(x):
+    is_slow = conv.kernel_size[1] > FAST_COLUMNS and is_eager_on_cpu(x) and x.numel() > SMALL_MAP
+    if is_slow and torch.is_grad_enabled():
         problem = fusing_problem(x, {'it': conv})
         if problem is None:
             return to_channels_last(_DepthwiseConv.apply(x, conv.weight, conv.bias))

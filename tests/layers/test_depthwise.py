@@ -6,8 +6,14 @@ import pytest
 import torch
 from torch import nn
 
+from mmbiformer.layers import depthwise
 from mmbiformer.layers.depthwise import depthwise_conv
 from mmbiformer.layers.fused_checks import log_unfused
+
+
+@pytest.fixture(autouse=True)
+def _no_map_is_small(monkeypatch):
+    monkeypatch.setattr(depthwise, 'SMALL_MAP', 0)
 
 
 @pytest.mark.parametrize('kernel_size', [3, 5, 7])
@@ -48,6 +54,14 @@ def test_error_of_the_weight_gradient_is_at_most_that_of_pytorchs_3x3():
         return conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
     assert 0 < relative_error(depthwise_conv, 5) <= relative_error(plain, 3)
+
+
+def test_small_maps_have_pytorchs_gradients(monkeypatch):
+    conv = nn.Conv2d(4, 4, 5, padding=2, groups=4)
+    monkeypatch.setattr(depthwise, 'SMALL_MAP', 36)
+    outs = [depthwise_conv(conv, torch.rand(1, 3, width, 4)) for width in (3, 4)]
+    names = [out.grad_fn.next_functions[0][0].name() for out in outs]  # behind the permutation
+    assert names == ['ConvolutionBackward0', '_DepthwiseConvBackward']
 
 
 def test_a_hook_on_the_convolution_is_called_and_the_log_says_what_that_costs(caplog):

@@ -44,6 +44,11 @@ def results(module: BiFormerBlock, x: torch.Tensor) -> list[torch.Tensor]:
     return [out.detach(), *grads]
 
 
+@pytest.fixture(autouse=True)
+def _no_map_is_small(monkeypatch):
+    monkeypatch.setattr(depthwise, 'SMALL_MAP', 0)
+
+
 def unfuse(patch: pytest.MonkeyPatch) -> None:
     """Have the modules run one by one, and PyTorch's own convolution."""
     patch.setattr(block, 'is_eager_on_cpu', lambda x: False)
