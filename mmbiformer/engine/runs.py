@@ -174,16 +174,19 @@ def _set_show_dir(cfg: Config, show_dir: str) -> None:
     hook = cfg.get('default_hooks', {}).get('visualization')
     if hook is None:
         raise UserError('--show-dir needs default_hooks.visualization in the config: add it')
+    show_dir = os.path.abspath(show_dir)
+    # Visualizers are global by name: one of an earlier run would keep its own folder, or be the
+    # current one, which hooks take.
+    cfg.visualizer.name = f'visualizer of {show_dir}'
     if cfg.get('default_scope') == 'mmpretrain':
-        hook.update(enable=True, interval=1, out_dir=os.path.abspath(show_dir))
+        hook.update(enable=True, interval=1, out_dir=show_dir)
         return
     hook.draw = True
     if cfg.get('default_scope') == 'mmseg':
         hook.interval = 1
-        # Visualizers are global by name: one of an earlier run would keep its own folder.
-        cfg.visualizer.update(save_dir=show_dir, name=f'visualizer of {show_dir}')
+        cfg.visualizer.save_dir = show_dir
     else:
-        hook.test_out_dir = os.path.abspath(show_dir)
+        hook.test_out_dir = show_dir
 
 
 def _set_tta(cfg: Config) -> None:
