@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable
 from typing import NamedTuple
 
-from . import chunked, exportable, reference, triton_backend
+from . import chunked, exportable, kernel_check, reference, triton_backend
 from .any_size import attend_in_regions, is_exporting, is_recorded
 from .inputs import Inputs
 
@@ -47,7 +47,7 @@ BACKENDS = {
             'triton',
             triton_backend.forward,
             triton_backend.backward,
-            triton_backend.problem,
+            lambda inputs: triton_backend.problem(inputs) or kernel_check.problem(inputs),
             triton_backend.kept_shape,
         ),
     )
@@ -56,6 +56,8 @@ BACKENDS = {
 _EXPORTABLE = Backend('exportable', functools.partial(attend_in_regions, exportable.attend))
 
 AUTO = 'auto'
+# What compilers get for it: the operator in their programs chooses.
+_CHOSEN_BY_OPERATOR = BACKENDS['chunked']._replace(name=AUTO)
 CHOICES = (AUTO, *BACKENDS)
 VARIABLE = 'MMBIFORMER_ATTENTION_BACKEND'
 # Read once: a value that changed between forward and backward would mix two backends.
@@ -65,7 +67,7 @@ _FROM_ENVIRONMENT = os.environ.get(VARIABLE, AUTO)
 def choose(backend: str, inputs: Inputs) -> Backend:
     """The backend, one of :data:`CHOICES`, that computes these inputs.
 
-    'auto' takes the environment's choice or, without one, 'chunked', and says so once in the log.
+    'auto' takes the environment's choice or, without one, what :func:`choose_auto` says.
 
     Raises:
         ValueError: If the backend is unknown or cannot run; says why, and who asked for it.
@@ -75,13 +77,29 @@ def choose(backend: str, inputs: Inputs) -> Backend:
         raise ValueError(f"{source} '{name}' is unknown: choose from {', '.join(CHOICES)}")
     if is_exporting():
         return _EXPORTABLE
-    chosen = BACKENDS['chunked' if name == AUTO else name]
-    if is_recorded():  # compilers do not look into a log, and the operator checks for them
-        return chosen
+    if is_recorded():  # compilers cannot look into a log or a GPU; the operator does for them
+        return _CHOSEN_BY_OPERATOR if name == AUTO else BACKENDS[name]
     if name == AUTO:
-        _log_auto(inputs.q.is_cuda)
-    check_can_run(chosen, inputs, f' (from {VARIABLE})' if source == VARIABLE else '')
-    return chosen
+        return choose_auto(inputs)
+    check_can_run(BACKENDS[name], inputs, f' (from {VARIABLE})' if source == VARIABLE else '')
+    return BACKENDS[name]
+
+
+def choose_auto(inputs: Inputs) -> Backend:
+    """'triton' where its kernels run and have passed their check, else 'chunked'; logged once."""
+    if not inputs.q.is_cuda:
+        _log_once(logging.INFO, 'chunked', "; 'triton' needs a CUDA GPU")
+        return BACKENDS['chunked']
+    fault = triton_backend.installation_problem()
+    problem = fault or triton_backend.problem(inputs)
+    if problem is None:
+        fault = problem = kernel_check.problem(inputs)
+    if problem is None:
+        _log_once(logging.INFO, 'triton', ', whose kernels have passed their check on this GPU')
+        return BACKENDS['triton']
+    # A fault is to be mended; that the kernels do not serve all inputs is as it should be.
+    _log_once(logging.WARNING if fault else logging.INFO, 'chunked', f' on this GPU: {problem}')
+    return BACKENDS['chunked']
 
 
 def check_can_run(backend: Backend, inputs: Inputs, source: str = '') -> None:
@@ -91,12 +109,5 @@ def check_can_run(backend: Backend, inputs: Inputs, source: str = '') -> None:
 
 
 @functools.cache
-def _log_auto(is_cuda: bool) -> None:
-    """Say once what 'auto' takes, and why it is not the kernels of 'triton'."""
-    why = "'triton' needs a CUDA GPU"
-    if is_cuda:
-        why = (
-            "the kernels of 'triton', which have not been proven on a GPU, are taken by "
-            f"attention_backend='triton' or {VARIABLE}=triton"
-        )
-    logger.info("routed attention: 'auto' takes backend 'chunked'; %s", why)
+def _log_once(level: int, name: str, why: str) -> None:
+    logger.log(level, "routed attention: 'auto' takes backend '%s'%s", name, why)

@@ -6,10 +6,13 @@ This way autograd, torch.compile, opcheck and FLOP counters know them.
 routing weights, empty ones of what there is not.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
 
-from .backends import BACKENDS, Backend, check_can_run
+from .backends import AUTO, BACKENDS, VARIABLE, Backend, check_can_run, choose_auto
 from .inputs import Inputs
 
 # The attributes of Inputs in their order, and the backend's name.
@@ -31,7 +34,8 @@ def run(backend: Backend, inputs: Inputs) -> Tensor:
 )
 def routed_attention(*inputs_and_backend) -> tuple[Tensor, Tensor]:
     inputs, backend = _split(inputs_and_backend)
-    out, kept = backend.forward(inputs)
+    with _naming_the_way_out(backend):
+        out, kept = backend.forward(inputs)
     return out, out.new_empty(0) if kept is None else kept
 
 
@@ -52,7 +56,8 @@ def _(*inputs_and_backend):
 )
 def routed_attention_backward(grad_out, out, kept, *inputs_and_backend) -> tuple[Tensor, ...]:
     inputs, backend = _split(inputs_and_backend)
-    grads = backend.backward(grad_out, inputs, out, kept)
+    with _naming_the_way_out(backend):
+        grads = backend.backward(grad_out, inputs, out, kept)
     return tuple(grad_out.new_empty(0) if grad is None else grad for grad in grads)
 
 
@@ -63,8 +68,24 @@ def _(grad_out, out, kept, *inputs_and_backend):
 
 
 def _split(inputs_and_backend: tuple) -> tuple[Inputs, Backend]:
-    *inputs, name = inputs_and_backend
-    return Inputs(*inputs), BACKENDS[name]
+    *values, name = inputs_and_backend
+    inputs = Inputs(*values)
+    return inputs, choose_auto(inputs) if name == AUTO else BACKENDS[name]
+
+
+@contextmanager
+def _naming_the_way_out(backend: Backend) -> Iterator[None]:
+    """Say what to set where kernels cannot be compiled or launched."""
+    try:
+        yield
+    except Exception as error:
+        # The other backends are PyTorch's own operators, and more memory would mend it.
+        if backend.name != 'triton' or isinstance(error, torch.OutOfMemoryError):
+            raise
+        raise RuntimeError(
+            f"the kernels of backend 'triton' failed ({type(error).__name__}: {error}): start "
+            f"again with {VARIABLE}=chunked, or attention_backend='chunked' in the config"
+        ) from error
 
 
 def _setup_context(ctx, inputs, output) -> None:

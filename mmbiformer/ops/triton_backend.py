@@ -15,7 +15,7 @@ from .inputs import Inputs
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 HEAD_DIMS = (16, 32, 64, 128)
-OLDEST_TRITON = (3, 6)
+OLDEST_TRITON = (3, 6)  # which torch 2.10 brings; no other torch can be given it
 # A list of more than this times K regions, where K is the mean length, is cut into pieces for
 # several programs: one would still be at it when all others are done. 2 would double the memory.
 PIECE_PER_TOPK = 4
@@ -53,7 +53,7 @@ def choose_tiles(inputs: Inputs) -> list[Tiles]:
 
 
 @cache
-def _installation_problem() -> str | None:
+def installation_problem() -> str | None:
     """What of the installation keeps the kernels from running; looked up once."""
     if torch.version.hip:
         return 'it is not tested on AMD GPUs'
@@ -61,17 +61,17 @@ def _installation_problem() -> str | None:
         # Not by its distribution, which has several names.
         installed = import_module('triton').__version__
     except ImportError as error:
-        return f"triton cannot be imported ({error}): pip install 'triton>=3.6'"
+        return f'triton cannot be imported ({error}): install torch with CUDA, which brings it'
     if tuple(map(int, installed.split('.')[:2])) < OLDEST_TRITON:
-        return f"triton {installed} is too old: pip install 'triton>=3.6'"
+        return f'triton {installed} is too old: install torch 2.10 or newer, which brings its own'
     return None
 
 
 def problem(inputs: Inputs) -> str | None:
     """Why this backend cannot run on inputs, in a few words; None where it can."""
     q = inputs.q
-    if _installation_problem():
-        return _installation_problem()
+    if installation_problem():
+        return installation_problem()
     if q.dtype not in DTYPES:
         return f'dtype {q.dtype} is not float32, float16 or bfloat16'
     if inputs.k.shape != q.shape or inputs.v.shape != q.shape:

@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from mmbiformer.ops import backends, library
+from mmbiformer.ops import backends, kernel_check, library, routed_attention, triton_backend
 from mmbiformer.ops.inputs import Inputs
 
 
@@ -29,9 +29,9 @@ class OnGpu:
 
 @pytest.fixture(autouse=True)
 def _forget():
-    backends._log_auto.cache_clear()
+    backends._log_once.cache_clear()
     yield
-    backends._log_auto.cache_clear()
+    backends._log_once.cache_clear()
 
 
 @pytest.fixture
@@ -58,14 +58,81 @@ def test_auto_on_a_cpu_says_once_why_not_triton(caplog):
     ]
 
 
-def test_auto_on_a_gpu_takes_chunked_and_says_once_how_to_have_triton(triton, caplog):
-    triton('never asked')
+@pytest.fixture
+def gpu(monkeypatch):
+    """Sets what is found on a GPU, of the installation, of the inputs and of the kernels."""
+
+    def set_problems(installation=None, inputs=None, kernels=None) -> None:
+        patch = monkeypatch.setattr
+        patch(triton_backend, 'installation_problem', lambda: installation)
+        patch(triton_backend, 'problem', lambda _: installation or inputs)
+        patch(kernel_check, 'problem', lambda _: kernels)
+
+    return set_problems
+
+
+def test_auto_on_a_gpu_takes_kernels_that_passed_their_check(gpu, caplog):
+    gpu()
+    with caplog.at_level(logging.INFO, logger='mmbiformer'):
+        for _ in range(2):
+            assert backends.choose('auto', make_inputs(q=OnGpu())).name == 'triton'
+    (record,) = caplog.records
+    assert "'auto' takes backend 'triton', whose kernels have passed" in record.getMessage()
+
+
+@pytest.mark.parametrize(
+    ('problems', 'level'),
+    [
+        (dict(installation='triton is too old'), logging.WARNING),
+        (dict(inputs='dtype torch.float64 is not float32'), logging.INFO),
+        (dict(kernels='the kernels did not pass their check'), logging.WARNING),
+    ],
+    ids=['installation', 'inputs', 'kernels'],
+)
+def test_auto_on_a_gpu_says_once_why_it_takes_chunked(gpu, caplog, problems, level):
+    gpu(**problems)
     with caplog.at_level(logging.INFO, logger='mmbiformer'):
         for _ in range(2):
             assert backends.choose('auto', make_inputs(q=OnGpu())).name == 'chunked'
     (record,) = caplog.records
-    assert "takes backend 'chunked'" in record.getMessage()
-    assert 'not been proven on a GPU, are taken by attention_backend=' in record.getMessage()
+    assert record.levelno == level
+    (problem,) = problems.values()
+    assert record.getMessage().endswith(f"takes backend 'chunked' on this GPU: {problem}")
+
+
+def test_kernels_that_did_not_pass_are_refused(gpu):
+    gpu(kernels='the output is off')
+    with pytest.raises(ValueError, match=r"^backend 'triton' cannot run: the output is off; "):
+        backends.choose('triton', make_inputs(q=OnGpu()))
+
+
+def test_a_compiled_program_chooses_when_it_runs(monkeypatch):
+    """So that the choice is logged, and the check of the kernels not compiled."""
+    inputs, chosen = make_inputs(), []
+
+    def choose_auto(inputs):
+        chosen.append(type(inputs.q))
+        return backends.BACKENDS['chunked']
+
+    monkeypatch.setattr(library, 'choose_auto', choose_auto)
+    attend = torch.compile(routed_attention, backend='eager', fullgraph=True)
+    options = dict(partition_factor=2, num_heads=1, scale=1.0)
+    out = attend(*inputs[:4], **options)
+    assert torch.equal(out, routed_attention(*inputs[:4], **options, backend='chunked'))
+    assert chosen[-1] is torch.Tensor
+
+
+@pytest.mark.parametrize('error', [RuntimeError, torch.OutOfMemoryError])
+def test_kernels_that_fail_name_the_way_out(monkeypatch, error):
+    def forward(inputs):
+        raise error('illegal memory access')
+
+    row = backends.BACKENDS['triton']._replace(forward=forward)
+    monkeypatch.setitem(backends.BACKENDS, 'triton', row)
+    with pytest.raises(error) as caught:
+        library.run(row, make_inputs())
+    is_named = 'start again with MMBIFORMER_ATTENTION_BACKEND=chunked' in str(caught.value)
+    assert is_named == (error is RuntimeError)
 
 
 def test_a_choice_that_cannot_run_is_an_error(triton, monkeypatch):

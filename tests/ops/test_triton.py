@@ -1,8 +1,4 @@
-"""What concerns the Triton backend alone. Its results are tested with those of all backends.
-
-Run as a script, this file compiles the kernels for an H100 or H200, which needs no GPU; it needs
-``tests/helpers`` in PYTHONPATH.
-"""
+"""What concerns the Triton backend alone. Its results are tested with those of all backends."""
 
 import json
 import os
@@ -13,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from attention_cases import Case, make_inputs, needs_triton
+from attention_cases import needs_triton
 
 from mmbiformer.ops import triton_backend
 from mmbiformer.ops.inputs import Inputs
@@ -56,8 +52,12 @@ def test_says_why_it_cannot_run(monkeypatch):
     ('module', 'hip', 'message'),
     [
         (SimpleNamespace(__version__='3.6.0+git'), None, None),
-        (SimpleNamespace(__version__='3.3.1'), None, r'triton 3\.3\.1 is too old: pip install'),
-        (ImportError('no such file'), None, r'triton cannot be imported \(no such file\): pip'),
+        (SimpleNamespace(__version__='3.3.1'), None, r'triton 3\.3\.1 is too old: install torch'),
+        (
+            ImportError('no such file'),
+            None,
+            r'triton cannot be imported \(no such file\): install',
+        ),
         (ImportError('no such file'), '6.4', 'it is not tested on AMD GPUs'),
     ],
     ids=['new', 'old', 'absent', 'amd'],
@@ -70,108 +70,49 @@ def test_says_why_the_installation_cannot_run(monkeypatch, module, hip, message)
 
     monkeypatch.setattr(triton_backend, 'import_module', import_module)
     monkeypatch.setattr(torch.version, 'hip', hip)
-    problem = triton_backend._installation_problem.__wrapped__()
+    problem = triton_backend.installation_problem.__wrapped__()
     assert problem == message or re.match(message, problem)
 
 
 @needs_triton
 def test_compiles_for_hopper(tmp_path):
-    paths = os.pathsep.join(sys.path)
-    env = {**os.environ, 'TRITON_CACHE_DIR': str(tmp_path), 'PYTHONPATH': paths}
+    """In a process of its own: here the kernels may be interpreted."""
+    env = {**os.environ, 'TRITON_CACHE_DIR': str(tmp_path)}
+    env['PYTHONPATH'] = os.pathsep.join(sys.path)
     env.pop('TRITON_INTERPRET', None)
     script = subprocess.run(
-        [sys.executable, '-W', 'ignore', __file__], env=env, capture_output=True, text=True
+        [sys.executable, '-W', 'ignore', '-c', COMPILE], env=env, capture_output=True, text=True
     )
     assert script.returncode == 0, script.stderr
     print(script.stdout)
     kernels = [json.loads(line) for line in script.stdout.splitlines()]
-    assert len(kernels) == 4 * len(LAUNCHES)
+    assert len(kernels) == 4 * 7
     assert not any(kernel['spills'] for kernel in kernels)
     for kernel in kernels:
-        is_half = kernel['dtype'] == 'bfloat16' and kernel['name'] != 'add_pieces_kernel'
+        is_half = kernel['dtype'] == 'torch.bfloat16' and kernel['name'] != 'add_pieces'
         assert bool(kernel['wgmma']) == (is_half and kernel['tokens'] > 128), kernel
         assert bool(kernel['wgmma'] or kernel['mma']) == is_half, kernel
     # Only tiles, heads and padding change a kernel: pictures of other sizes compile nothing.
-    assert [kernel['compiled'] for kernel in kernels[4:8]] == [False] * 4
+    assert [kernel['is_new'] for kernel in kernels[4:8]] == [False] * 4
 
 
 # Layers of BiFormer-S.
-HALF = dict(head_dim=32, dtype=torch.bfloat16)
-LAUNCHES = [
-    Case(200, 336, 16, topk=1, num_heads=2, **HALF),
-    Case(201, 271, 16, topk=1, num_heads=2, batch=1, **HALF),
-    Case(200, 336, 16, topk=1, num_heads=2, padding='masked', **HALF),
-    Case(50, 84, 16, topk=16, num_heads=8, **HALF),
-    Case(32, 32, 8, topk=16, num_heads=8, batch=4, **HALF),
-    Case(30, 30, 8, topk=16, num_heads=8, batch=4, **HALF),
-    Case(100, 168, 16, topk=4, num_heads=4, head_dim=32, dtype=torch.float32),
-]
+COMPILE = """
+import json
+import torch
+from gpu_compile import Launch, compile_launches
 
-
-def compile_launches() -> None:
-    """Compile what the backend would launch, argument by argument, and print what came of it."""
-    import triton
-    from triton.backends.compiler import GPUTarget
-
-    from mmbiformer.ops import triton_kernels
-
-    class Hopper:
-        """Stands in for the driver of a GPU."""
-
-        def get_current_target(self):
-            return GPUTarget('cuda', 90, 32)
-
-        def get_current_device(self):
-            return 0
-
-        def get_current_stream(self, device):
-            return 0
-
-    class Recorder:
-        """Stands in for a kernel: compiles where the kernel would be launched."""
-
-        def __init__(self, name):
-            self.name, self.kernel = name, getattr(triton_kernels, name)
-
-        def __getitem__(self, grid):
-            def compile_(*args, **kwargs):
-                compiled = self.kernel.warmup(*args, grid=grid, **kwargs)
-                report(self.name, compiled)
-
-            return compile_
-
-    def report(name, compiled):
-        is_new = id(compiled) not in seen
-        seen[id(compiled)] = compiled
-        ptx = compiled.asm['ptx']
-        s = case.partition_factor
-        tokens = -(-case.height // s) * -(-case.width // s)
-        kernel = dict(name=name, dtype=str(case.dtype)[6:], tokens=tokens)
-        kernel.update(count_registers(ptx), compiled=is_new, shared=compiled.metadata.shared)
-        kernel.update(wgmma=ptx.count('wgmma.mma_async.sync'), mma=ptx.count('mma.sync.aligned'))
-        print(json.dumps(kernel))
-
-    triton.runtime.driver.set_active(Hopper())
-    seen = {}
-    for name in ('forward', 'backward_query', 'backward_key', 'add_pieces'):
-        setattr(triton_kernels, f'{name}_kernel', Recorder(f'{name}_kernel'))
-    for case in LAUNCHES:
-        arguments = make_inputs(case, 'triton')
-        tensors = {'pad_key': None, 'pad_value': None, **arguments.tensors}
-        inputs = Inputs(**tensors, indices=arguments.indices, **arguments.settings)
-        triton_backend.backward(arguments.grad_out, inputs, *triton_backend.forward(inputs))
-
-
-def count_registers(ptx: str) -> dict:
-    from triton.backends.nvidia.compiler import get_ptxas
-
-    command = [get_ptxas(90).path, '-v', '-arch=sm_90a', '/dev/stdin', '-o', '/dev/null']
-    log = subprocess.run(command, input=ptx, capture_output=True, text=True, check=True).stderr
-    return dict(
-        registers=int(re.search(r'Used (\d+) registers', log)[1]),
-        spills=int(re.search(r'(\d+) bytes spill stores', log)[1]),
-    )
-
-
-if __name__ == '__main__':
-    compile_launches()
+half = torch.bfloat16
+launches = (
+    Launch(200, 336, 16, 1, half),
+    Launch(201, 271, 16, 1, half, batch=1),
+    Launch(200, 336, 16, 1, half, 'masked'),
+    Launch(50, 84, 16, 16, half, num_heads=8),
+    Launch(32, 32, 8, 16, half, num_heads=8, batch=4),
+    Launch(30, 30, 8, 16, half, num_heads=8, batch=4),
+    Launch(100, 168, 16, 4, torch.float32, num_heads=4),
+)
+for kernel in compile_launches(90, launches):
+    launch = kernel.pop('launch')
+    print(json.dumps(dict(tokens=launch.tokens, dtype=str(launch.dtype), **kernel)))
+"""
