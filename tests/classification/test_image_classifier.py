@@ -1,11 +1,14 @@
 """mmpretrain's classifier around our backbones: the official numbers, from the official files."""
 
+import logging
+
 import pytest
 import torch
 from golden import assert_grads, assert_probe, golden_cases, normal, official_state_dict
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import load_checkpoint
 from mmpretrain.models import ImageClassifier as MMPretrainClassifier
+from zoo import TOKEN_LABELLING, load
 
 from mmbiformer.backbones import BiFormer, BiFormerSTL, CloFormer
 from mmbiformer.checkpoints import CheckpointError
@@ -139,3 +142,46 @@ def test_what_does_not_fit_is_named(change, message, strict, tmp_path):
     # As init_cfg loads it, where mmengine would only warn, and as tools/test.py does.
     with pytest.raises(CheckpointError, match=message):
         load_checkpoint(model, str(tmp_path / 'official.pth'), map_location='cpu', strict=strict)
+
+
+def classifier(name: str):
+    cfg = load(name).model
+    cfg.backbone.arch = dict(embed_dims=(32, 32, 64, 64), depths=(1, 1, 1, 1))
+    cfg.head.in_channels = 64
+    cfg.train_cfg = None
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        return MODELS.build(cfg)
+
+
+@pytest.mark.parametrize(
+    ('source', 'target', 'message'),
+    [
+        (TOKEN_LABELLING, 'biformer-s_8xb128_in1k', 'dropped'),
+        ('biformer-s_8xb128_in1k', TOKEN_LABELLING, 'new'),
+    ],
+    ids=['from token labelling', 'to token labelling'],
+)
+def test_evaluation_does_without_the_layer_for_tokens(
+    tmp_path, caplog, monkeypatch, source, target, message
+):
+    trained, other = classifier(source), classifier(target)
+    path = str(tmp_path / 'own.pth')
+    torch.save({'state_dict': trained.state_dict()}, path)
+    with pytest.raises(RuntimeError, match=r'head\.token_fc\.weight'):  # as --resume loads it
+        load_checkpoint(other, path, map_location='cpu', strict=True)
+    # A run before, in this process, may have taken the logger's lines for itself.
+    monkeypatch.setattr(logging.getLogger('mmbiformer'), 'propagate', True)
+    with caplog.at_level('INFO', logger='mmbiformer'):
+        load_checkpoint(other.eval(), path, map_location='cpu', strict=True)
+    names = 'head.token_fc.weight, head.token_fc.bias'
+    line = f'classifier checkpoint: {names} {message}, which training alone uses'
+    assert line in [record.getMessage() for record in caplog.records]
+    images = torch.rand(1, 3, 224, 224)
+    with torch.no_grad():
+        torch.testing.assert_close(trained.eval()(images), other(images))
+    # What evaluation uses must fit as ever.
+    weights = trained.state_dict()
+    del weights['head.fc.bias']
+    torch.save({'state_dict': weights}, path)
+    with pytest.raises(RuntimeError, match=r'head\.fc\.bias'):
+        load_checkpoint(other, path, map_location='cpu', strict=True)

@@ -5,6 +5,7 @@ import pickle
 import pytest
 import torch
 from golden import golden_cases, official_state_dict
+from mmengine.visualization import Visualizer
 from toolbox import IN_PROCESS, ROOT, metrics_of, run_tool, save_untrained
 
 from mmbiformer.datasets.shapes import make_shapes
@@ -110,6 +111,9 @@ def test_quickstart_ends_with_the_accuracy_and_what_is_taken_for_what(tmp_path, 
     monkeypatch.chdir(tmp_path)
     make_single_shapes('data/single_shapes', num_train=12, num_val=NUM_VAL)
     monkeypatch.setattr('mmbiformer.experiments.quickstart.make_single_shapes', lambda root: root)
+    # Another run of this process has left mm's usual visualizer, and one of its own behind it.
+    Visualizer.get_instance('visualizer')
+    Visualizer.get_instance(f'of another run than {tmp_path}')
     text = quickstart(str(config))
     head, row = text.split('\n\n')[1].splitlines()
     assert head.split() == ['top-1']

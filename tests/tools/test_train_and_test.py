@@ -103,7 +103,7 @@ def test_batch_that_is_not_the_recipes_is_said(tmp_path, shapes) -> None:
 
 @pytest.mark.parametrize('backend', ['auto', 'chunked'])
 def test_the_log_says_which_attention_auto_took(tmp_path, shapes, backend) -> None:
-    backends._log_auto.cache_clear()
+    backends._log_once.cache_clear()
     checkpoint = tmp_path / 'untrained.pth'
     save_untrained(SEGMENTATION, checkpoint)
     run_tool(
