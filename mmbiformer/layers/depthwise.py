@@ -17,13 +17,27 @@ SMALL_MAP = 1 << 16  # up to so many values, PyTorch's own gradients are as fast
 def depthwise_conv(conv: nn.Conv2d, x: Tensor) -> Tensor:
     """Apply a depthwise convolution of stride 1 to a map (B, H, W, C); keeps its size."""
     x = to_channels_first(x)
-    is_slow = conv.kernel_size[1] > FAST_COLUMNS and is_eager_on_cpu(x) and x.numel() > SMALL_MAP
-    if is_slow and torch.is_grad_enabled():
-        problem = fusing_problem(x, {'it': conv})
-        if problem is None:
-            return to_channels_last(_DepthwiseConv.apply(x, conv.weight, conv.bias))
-        log_unfused('a depthwise convolution', problem)
+    if torch.is_grad_enabled() and conv.kernel_size[1] > FAST_COLUMNS and is_eager_on_cpu(x):
+        reach = conv.kernel_size[0] // 2
+        on_padding = [max(reach + 1 - size, 0) for size in x.shape[2:]]
+        if x.numel() > SMALL_MAP or any(on_padding):
+            problem = fusing_problem(x, {'it': conv})
+            if problem is None:
+                return to_channels_last(_apply(conv, x, on_padding))
+            log_unfused('a depthwise convolution', problem)
     return to_channels_last(conv(x))
+
+
+def _apply(conv: nn.Conv2d, x: Tensor, on_padding: list[int]) -> Tensor:
+    """``on_padding``: how many outer rows and columns of the kernel never meet the map."""
+    if x.numel() > SMALL_MAP:
+        return _DepthwiseConv.apply(x, conv.weight, conv.bias)
+    # Without them: 1024 channels of one place and a kernel of 5 x 5 take 0.3 ms, not 0.7 to 9.
+    rows, columns = on_padding
+    size = conv.kernel_size[0]
+    weight = conv.weight[..., rows : size - rows, columns : size - columns]
+    padding = [size // 2 - rows, size // 2 - columns]
+    return F.conv2d(x, weight, conv.bias, padding=padding, groups=len(weight))
 
 
 class _DepthwiseConv(Function):

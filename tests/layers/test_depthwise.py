@@ -16,9 +16,11 @@ def _no_map_is_small(monkeypatch):
     monkeypatch.setattr(depthwise, 'SMALL_MAP', 0)
 
 
+@pytest.mark.parametrize('small_map', [0, 10**6], ids=['own gradients', "PyTorch's gradients"])
 @pytest.mark.parametrize('kernel_size', [3, 5, 7])
-@pytest.mark.parametrize(('height', 'width'), [(1, 1), (2, 7), (9, 6), (40, 600)])
-def test_output_and_gradients(height, width, kernel_size):
+@pytest.mark.parametrize(('height', 'width'), [(1, 1), (2, 7), (5, 1), (9, 6), (40, 600)])
+def test_output_and_gradients(monkeypatch, height, width, kernel_size, small_map):
+    monkeypatch.setattr(depthwise, 'SMALL_MAP', small_map)
     torch.manual_seed(0)
     conv = nn.Conv2d(6, 6, kernel_size, padding=kernel_size // 2, groups=6).double()
     # A slice of a wider map, as the values are of a packed projection.
@@ -62,6 +64,19 @@ def test_small_maps_have_pytorchs_gradients(monkeypatch):
     outs = [depthwise_conv(conv, torch.rand(1, 3, width, 4)) for width in (3, 4)]
     names = [out.grad_fn.next_functions[0][0].name() for out in outs]  # behind the permutation
     assert names == ['ConvolutionBackward0', '_DepthwiseConvBackward']
+
+
+def test_rows_and_columns_of_the_kernel_that_never_meet_a_small_map_are_left_out(monkeypatch):
+    conv = nn.Conv2d(4, 4, 7, padding=3, groups=4)
+    monkeypatch.setattr(depthwise, 'SMALL_MAP', 36)
+    taken = []
+    monkeypatch.setattr(
+        depthwise.F,
+        'conv2d',
+        lambda x, weight, *_, **options: taken.append((weight.shape[2:], options['padding'])) or x,
+    )
+    depthwise_conv(conv, torch.rand(1, 3, 1, 4))
+    assert taken == [((5, 1), [2, 0])]
 
 
 def test_a_hook_on_the_convolution_is_called_and_the_log_says_what_that_costs(caplog):
