@@ -16,8 +16,9 @@ OFFICIAL_STYLE = f'-{OFFICIAL}'
 CLOFORMERS = tuple(
     f'cloformer-{arch}{style}' for arch in ('xxs', 'xs', 's') for style in (OFFICIAL_STYLE, '')
 )
-# Rows that are measured where none are named: of CloFormer the one of BiFormer-T's size.
-_NAMED_ALONE = tuple(row for row in CLOFORMERS if row != 'cloformer-s')
+# Rows that are measured where they are named alone. Of CloFormer the one of BiFormer-T's size is
+# measured without that.
+_NAMED_ALONE = 'flex', *(row for row in CLOFORMERS if row != 'cloformer-s')
 # Rows of level plugin: a detector as it is, and with routed attention plugged in, each also as
 # public tutorials have it, which is the official style.
 PLAIN = 'yolox-s'

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable
 from typing import NamedTuple
 
-from . import chunked, exportable, kernel_check, reference, triton_backend
+from . import chunked, exportable, flex, kernel_check, reference, triton_backend
 from .any_size import attend_in_regions, is_exporting, is_recorded
 from .inputs import Inputs
 
@@ -50,6 +50,7 @@ BACKENDS = {
             lambda inputs: triton_backend.problem(inputs) or kernel_check.problem(inputs),
             triton_backend.kept_shape,
         ),
+        Backend('flex', functools.partial(attend_in_regions, flex.attend), problem=flex.problem),
     )
 }
 # What exporters get, whatever the user chose: they know no operator of ours.
@@ -77,8 +78,11 @@ def choose(backend: str, inputs: Inputs) -> Backend:
         raise ValueError(f"{source} '{name}' is unknown: choose from {', '.join(CHOICES)}")
     if is_exporting():
         return _EXPORTABLE
-    if is_recorded():  # compilers cannot look into a log or a GPU; the operator does for them
-        return _CHOSEN_BY_OPERATOR if name == AUTO else BACKENDS[name]
+    if is_recorded():  # compilers cannot look into a log or a GPU; the operators do for them
+        if name == AUTO:
+            return _CHOSEN_BY_OPERATOR
+        if BACKENDS[name].backward is not None:
+            return BACKENDS[name]
     if name == AUTO:
         return choose_auto(inputs)
     check_can_run(BACKENDS[name], inputs, f' (from {VARIABLE})' if source == VARIABLE else '')

@@ -39,7 +39,7 @@ def test_every_architecture_has_its_detector(arch):
 
 @pytest.mark.parametrize('level', ['op', 'backbone', 'detector'])
 def test_rows_are_the_backends_themselves(level):
-    assert set(BACKENDS) == {'reference', 'chunked', 'triton'}
+    assert set(BACKENDS) == {'reference', 'chunked', 'triton', 'flex'}
     assert set(known_models(level)) >= set(BACKENDS)
     assert 'auto' not in known_models(level)
 

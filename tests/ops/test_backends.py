@@ -46,8 +46,8 @@ def triton(monkeypatch):
 
 
 def test_auto_is_no_backend():
-    assert list(backends.BACKENDS) == ['reference', 'chunked', 'triton']
-    assert backends.CHOICES == ('auto', 'reference', 'chunked', 'triton')
+    assert list(backends.BACKENDS) == ['reference', 'chunked', 'triton', 'flex']
+    assert backends.CHOICES == ('auto', 'reference', 'chunked', 'triton', 'flex')
 
 
 def test_auto_on_a_cpu_says_once_why_not_triton(caplog):
