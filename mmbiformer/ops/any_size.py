@@ -29,6 +29,11 @@ def is_recorded() -> bool:
     return is_exporting() or torch.compiler.is_compiling()
 
 
+def is_on_cpu(x: Tensor) -> bool:
+    """Whether passes over a map cost, elsewhere launches do."""
+    return x.device.type == 'cpu'
+
+
 def pad_to_regions(
     x: Tensor, partition_factor: int, fill: Tensor | None = None, reach: int | None = None
 ) -> Tensor:
@@ -84,19 +89,20 @@ def from_regions(x: Tensor, height: int, width: int, partition_factor: int) -> T
     return crop(x.flatten(3, 4).flatten(1, 2), height, width)
 
 
-def region_sums(x: Tensor, partition_factor: int, dtype: torch.dtype) -> Tensor:
-    """Sum of the real tokens of each region of a map (B, H, W, C): (B, R, C) in ``dtype``."""
+def region_averages(x: Tensor, partition_factor: int, dtype: torch.dtype) -> Tensor:
+    """Average over each region of a map (B, H, W, C), padding as zeros: (B, R, C) in ``dtype``."""
     s, (batch, height, width, channels) = partition_factor, x.shape
-    if is_recorded():
-        return to_regions(pad_to_regions(x, s), s).sum(2, dtype=dtype)
     h, w = region_size(height, width, s)
+    if is_recorded() or not is_on_cpu(x):  # on GPUs for its few launches
+        x = pad_to_regions(x, s).unflatten(1, (s, h)).unflatten(3, (s, w))
+        return x.mean((2, 4), dtype=dtype).flatten(1, 2)
     sums = x.new_zeros(batch, s, s, channels, dtype=dtype)
     for ys, row, tokens_high in bands(height, h):
         for xs, column, tokens_wide in bands(width, w):
             part = x[:, ys, xs].unflatten(1, (-1, tokens_high)).unflatten(3, (-1, tokens_wide))
             # One axis after the other: PyTorch sums over both at once a good deal slower.
             sums[:, row, column] = part.sum(4, dtype=dtype).sum(2)
-    return sums.flatten(1, 2)
+    return sums.flatten(1, 2) / (h * w)
 
 
 def attend_in_regions(attend: Callable[..., Tensor], inputs: Inputs) -> Tensor:

@@ -1,5 +1,6 @@
 """Region-to-region routing: which regions each region attends to (paper, section 3.2)."""
 
+import functools
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import NamedTuple
@@ -7,8 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .any_size import is_exporting, region_sums
-from .regions import real_tokens, region_size
+from .any_size import is_exporting, is_on_cpu, is_recorded, region_averages
+from .regions import real_tokens
 
 
 class Routing(NamedTuple):
@@ -25,20 +26,60 @@ class Routing(NamedTuple):
     affinity: Tensor
 
 
-def region_means(x: Tensor, partition_factor: int, pad: Tensor | None = None) -> Tensor:
-    """Mean token of each region of a map (B, H, W, C): (B, R, C), in float32 or wider.
+class Shares(NamedTuple):
+    """What the means of regions depend on beside the map, for all maps of a size.
 
-    Where the padding token, ``pad`` of shape (C, ), is given, padding counts in the mean; else
-    only real tokens do, and a region of padding alone has mean 0.
+    Attributes:
+        padding (Tensor): Padding tokens of a region, as a share of its tokens, (R, 1).
+        to_real (Tensor): Tokens of a region over those that are real, (R, 1); 0 where none is.
+        bias (Tensor): -inf for a region of padding alone, else 0, (R, ).
     """
-    height, width = x.shape[1:3]
+
+    padding: Tensor
+    to_real: Tensor
+    bias: Tensor
+
+
+def _shares(
+    height: int, width: int, partition_factor: int, dtype: torch.dtype, device: torch.device
+) -> Shares:
+    real = real_tokens(height, width, partition_factor, device).to(dtype).mean(1)
+    is_empty = real == 0
+    to_real = real.reciprocal().masked_fill(is_empty, 0)
+    bias = torch.zeros_like(real).masked_fill(is_empty, float('-inf'))
+    return Shares((1 - real).unsqueeze(1), to_real.unsqueeze(1), bias)
+
+
+_kept_shares = functools.lru_cache(maxsize=256)(_shares)
+
+
+def shares(x: Tensor, partition_factor: int) -> Shares:
+    """The shares of a map (..., H, W, C), in float64 where its device and programs have it.
+
+    To compute them takes more launches on a GPU than the rest of routing, so they are kept.
+    """
+    is_wide = x.device.type in ('cpu', 'cuda', 'meta') and not is_exporting()
+    dtype = torch.float64 if is_wide else torch.float32
+    size = *x.shape[-3:-1], partition_factor, dtype, x.device
+    if is_recorded() or type(x) is not Tensor:  # what is made then is gone with the program
+        return _shares(*size)
+    with torch.inference_mode(False):  # a later training may save them
+        return _kept_shares(*size)
+
+
+def region_means(x: Tensor, partition_factor: int, pad: Tensor | None = None) -> Tensor:
+    """Mean token of each region of maps (..., H, W, C): (..., R, C), summed in float32 or wider.
+
+    Where the padding token, ``pad`` of shape (..., C), is given, padding counts in the mean; else
+    only real tokens do, and a region of padding alone has mean 0. In the dtype of :func:`shares`.
+    """
+    padding, to_real, _ = shares(x, partition_factor)
     dtype = torch.promote_types(x.dtype, torch.float32)
-    sums = region_sums(x, partition_factor, dtype)
-    num_real = real_tokens(height, width, partition_factor, x.device).sum(1).unsqueeze(1)
+    averages = region_averages(x.flatten(0, -4), partition_factor, dtype)
+    averages = averages.unflatten(0, x.shape[:-3])
     if pad is None:
-        return sums / num_real.clamp(min=1)
-    h, w = region_size(height, width, partition_factor)
-    return (sums + (h * w - num_real) * pad.to(dtype)) / (h * w)
+        return averages * to_real
+    return torch.addcmul(averages, padding, pad.unsqueeze(-2))
 
 
 def route(
@@ -83,19 +124,28 @@ def route(
         )
     has_autocast = torch.amp.is_autocast_available(q.device.type)  # not so on the meta device
     with torch.autocast(q.device.type, enabled=False) if has_autocast else nullcontext():
-        query = region_means(q, partition_factor, pad_query)
-        key = region_means(k, partition_factor, pad_key)
+        query, key = _means_of_both(q, k, partition_factor, pad_query, pad_key)
         if embed is not None:
             query, key = embed(query), embed(key)
-        if q.device.type in ('cpu', 'cuda') and not is_exporting():
-            # ``allow_tf32`` and ``torch.set_float32_matmul_precision`` let PyTorch round factors
-            # of float32 products, to TF32 or bfloat16; products in float64 they leave alone.
-            query, key = query.double(), key.double()
-        affinity = query @ key.transpose(1, 2)
+        # ``allow_tf32`` and ``torch.set_float32_matmul_precision`` let PyTorch round factors of
+        # float32 products, to TF32 or bfloat16; products in float64 they leave alone.
         if pad_key is None:
-            real = real_tokens(q.shape[1], q.shape[2], partition_factor, q.device).any(1)
-            affinity = affinity.masked_fill(~real, float('-inf'))
+            affinity = torch.baddbmm(shares(q, partition_factor).bias, query, key.transpose(1, 2))
+        else:
+            affinity = query @ key.transpose(1, 2)
         return Routing(affinity.topk(topk, dim=-1, sorted=False).indices, affinity)
+
+
+def _means_of_both(
+    q: Tensor, k: Tensor, partition_factor: int, pad_query: Tensor | None, pad_key: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Means of queries and of keys; on GPUs at once, since launches cost more than copies."""
+    if is_on_cpu(q) or q.shape != k.shape:
+        return tuple(
+            region_means(x, partition_factor, pad) for x, pad in ((q, pad_query), (k, pad_key))
+        )
+    pads = None if pad_query is None else torch.stack([pad_query, pad_key]).unsqueeze(1)
+    return region_means(torch.stack([q, k]), partition_factor, pads).unbind()
 
 
 def routing_indices(

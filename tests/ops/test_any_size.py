@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mmbiformer.ops import any_size
-from mmbiformer.ops.any_size import crop, pad_to_regions, region_sums
+from mmbiformer.ops.any_size import crop, pad_to_regions, region_averages
 
 
 def test_nothing_to_pad_copies_nothing():
@@ -53,8 +53,8 @@ def test_as_much_padding_as_a_convolution_reaches(monkeypatch, recorded):
 
 
 @pytest.mark.parametrize('size', [(8, 6), (9, 5), (2, 3)], ids=str)
-def test_region_sums_of_any_size_are_those_of_a_known_size(monkeypatch, size):
+def test_region_averages_of_any_size_are_those_of_a_known_size(monkeypatch, size):
     x = torch.randn(2, *size, 3, dtype=torch.float64)
-    expected = region_sums(x, 4, torch.float64)
+    expected = region_averages(x, 4, torch.float64)
     monkeypatch.setattr(any_size, 'is_exporting', lambda: True)
-    torch.testing.assert_close(region_sums(x, 4, torch.float64), expected, rtol=0, atol=1e-13)
+    torch.testing.assert_close(region_averages(x, 4, torch.float64), expected, rtol=0, atol=1e-13)

@@ -1,11 +1,15 @@
 """Which regions a region attends to, against loops."""
 
+from unittest.mock import Mock
+
 import pytest
 import torch
+from launches import CountLaunches
 from loops import SIZES, pad, route
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 
-from mmbiformer.ops import routing_indices
+from mmbiformer.ops import any_size, routing, routing_indices
 from mmbiformer.ops.routing import region_means
 from mmbiformer.ops.routing import route as route_maps
 
@@ -119,6 +123,53 @@ def test_the_affinity_is_that_of_the_means():
     assert torch.equal(chosen, best)
     masked = route_maps(q, k, 2, 4)  # 4 x 3 of 4 x 4 regions hold tokens
     assert masked.affinity[0, 0].isinf().tolist() == [i % 4 == 3 for i in range(16)]
+
+
+@pytest.mark.parametrize('official', [True, False], ids=['official', 'masked'])
+@pytest.mark.parametrize('size', [(200, 336), (50, 84), (48, 96)], ids=str)
+def test_launches_on_gpus(size, official):
+    """A device without data takes the path of GPUs, and tells what would be launched there."""
+    qkv = torch.empty(2, *size, 96, dtype=torch.bfloat16, device='meta')
+    q, k, _ = qkv.chunk(3, dim=-1)
+    pads = torch.empty(2, 32, dtype=torch.bfloat16, device='meta') if official else ()
+    routing_indices(q, k, 4, 16, *pads)
+    with CountLaunches() as launches:
+        routing_indices(q, k, 4, 16, *pads)
+    assert 5 <= launches.total() <= 8, launches
+
+
+@pytest.mark.parametrize('official', [True, False], ids=['official', 'masked'])
+@each_size
+def test_the_path_of_gpus_gives_what_that_of_cpus_gives(monkeypatch, height, width, s, official):
+    q, k, (pad_query, pad_key) = *random(2, 2, height, width, 8), random(2, 8)
+    pads = (pad_query, pad_key) if official else (None, None)
+    expected = route_maps(q, k, 1, s, *pads)
+    both = Mock(wraps=torch.stack)
+    monkeypatch.setattr(torch, 'stack', both)
+    monkeypatch.setattr(any_size, 'is_on_cpu', lambda x: False)
+    monkeypatch.setattr(routing, 'is_on_cpu', lambda x: False)
+    found = route_maps(q, k, 1, s, *pads)
+    assert both.call_count == (2 if official else 1)
+    torch.testing.assert_close(found.affinity, expected.affinity, rtol=0, atol=1e-13)
+    assert torch.equal(found.indices, expected.indices)
+
+
+def test_kept_shares_serve_training_after_inference():
+    q = random(1, 7, 5, 4)
+    routing._kept_shares.cache_clear()
+    with torch.inference_mode():
+        route_maps(q, q, 2, 3)
+    route_maps(q.requires_grad_(), q, 2, 3, differentiable=True).affinity[0, 0, 0].backward()
+    assert q.grad.abs().max() > 0
+    assert routing._kept_shares.cache_info().hits
+
+
+def test_nothing_of_a_recorded_program_is_kept():
+    routing._kept_shares.cache_clear()
+    with FakeTensorMode():
+        q = torch.empty(1, 7, 5, 4)
+        route_maps(q, q, 2, 3)
+    assert not routing._kept_shares.cache_info().currsize
 
 
 def test_the_affinity_is_rounded_by_no_setting():
