@@ -155,7 +155,7 @@ def test_a_compiled_choice_that_cannot_run_is_an_error(triton):
 
     @torch.compile(backend='eager', fullgraph=True)
     def attend(x):
-        return library.routed_attention(
+        return torch.ops.mmbiformer.routed_attention(
             x, x, x, inputs.indices, None, None, 2, 1, 1.0, None, 'triton'
         )
 
