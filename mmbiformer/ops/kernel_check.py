@@ -35,7 +35,10 @@ TOPK = 4
 ALLOWED = {torch.float32: 1e-5, torch.float16: 6e-3, torch.bfloat16: 5e-2}
 RESULTS = 'output', *(f'gradient of {x}' for x in ('q', 'k', 'v', 'pad_key', 'pad_value'))
 SECONDS = 600  # most of them for the compiler, which has some thirty kernels to compile
-SOURCES = 'kernel_check.py', 'triton_backend.py', 'triton_kernels.py', 'triton_regions.py'
+SOURCES = [
+    'kernel_check.py',
+    *(f'triton_{name}.py' for name in ('backend', 'compiler', 'kernels', 'regions')),
+]
 
 
 class Setup(NamedTuple):
@@ -81,7 +84,8 @@ def fault(setup: Setup) -> str | None:
     logger.info("routed attention: the kernels of 'triton' are compiled and tried on this GPU")
     if found := _try_apart(setup):
         versions = ', '.join(f'{name} {x}' for name, x in description['versions'].items())
-        return f"the kernels of 'triton' did not pass their check: {found} ({versions})"
+        remedy = f'; {misfit}' if (misfit := triton_backend.misfit()) else ''
+        return f"the kernels of 'triton' did not pass their check: {found} ({versions}){remedy}"
     try:
         with whole_or_absent(path) as unfinished:
             unfinished.write_text(json.dumps(description, indent=1), encoding='utf-8')
@@ -99,16 +103,23 @@ def fault(setup: Setup) -> str | None:
 def _describe(setup: Setup) -> dict:
     """What the outcome of a check depends on, as JSON has it."""
     code = b''.join(Path(__file__).with_name(name).read_bytes() for name in SOURCES)
-    is_cuda = setup.device.startswith('cuda')
+    gpu = ptxas = None
+    if setup.device.startswith('cuda'):
+        from .triton_compiler import ptxas_version
+
+        gpu = torch.cuda.get_device_name(setup.device)
+        major, minor = torch.cuda.get_device_capability(setup.device)
+        ptxas = '{}.{}'.format(*ptxas_version(10 * major + minor))
     return dict(
         setup={**setup._asdict(), 'device': setup.device.partition(':')[0]},
         versions=dict(
-            GPU=torch.cuda.get_device_name(setup.device) if is_cuda else None,
+            GPU=gpu,
             torch=torch.__version__,
             CUDA=torch.version.cuda,
             triton=import_module('triton').__version__,
-            ptxas=os.environ.get('TRITON_PTXAS_PATH'),
+            ptxas=ptxas,
         ),
+        compilers=[os.environ.get(f'TRITON_{x}_PATH') for x in ('PTXAS', 'PTXAS_BLACKWELL')],
         code=hashlib.sha256(code).hexdigest(),
     )
 

@@ -4,8 +4,9 @@ The kernels are in ``triton_kernels.py``, which is imported when first needed: t
 all of ``mmbiformer.ops``, imports with torch alone. Letters as there.
 """
 
+import re
 from functools import cache
-from importlib import import_module
+from importlib import import_module, metadata
 from typing import NamedTuple
 
 import torch
@@ -16,6 +17,8 @@ from .inputs import Inputs
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 HEAD_DIMS = (16, 32, 64, 128)
 OLDEST_TRITON = (3, 6)  # which torch 2.10 brings; no other torch can be given it
+OLDEST_TORCH = (2, 10)
+MAX_HEADS = 65_535  # of all images of a batch together: CUDA's limit of a launch grid's z
 # A list of more than this times K regions, where K is the mean length, is cut into pieces for
 # several programs: one would still be at it when all others are done. 2 would double the memory.
 PIECE_PER_TOPK = 4
@@ -31,22 +34,34 @@ class Tiles(NamedTuple):
 
 # Up to how many tokens per region: tiles of the forward, the backward for queries, and for keys.
 # Chosen from registers (no spills, several programs per multiprocessor) and from how much of the
-# last tile stays empty; from 64 queries or keys on, Hopper's wgmma is used.
+# last tile stays empty. Products of 64 rows by 4 or more warps are done by Hopper's wgmma.
 TILES_16_BIT = {
     16: (Tiles(16, 32, 1), Tiles(16, 32, 2), Tiles(32, 16, 1)),
     128: (Tiles(32, 32, 2), Tiles(32, 32, 2), Tiles(32, 32, 2)),
     float('inf'): (Tiles(64, 64, 4), Tiles(64, 32, 4), Tiles(32, 64, 4)),
 }
+# For the last row where the compiler gets wgmma wrong: products of 32 rows.
+TILES_WITHOUT_WGMMA = Tiles(32, 64, 2), Tiles(32, 32, 2), Tiles(64, 32, 2)
 TILES_32_BIT = {
     16: (Tiles(16, 32, 2), Tiles(16, 16, 2), Tiles(16, 16, 2)),
     float('inf'): (Tiles(32, 32, 4), Tiles(32, 16, 4), Tiles(16, 32, 4)),
 }
 
 
+def tiles_by_tokens(dtype: torch.dtype) -> dict[float, tuple[Tiles, ...]]:
+    """The table for a dtype on the current GPU. It is for D = 32."""
+    from .triton_compiler import wgmma_is_sound
+
+    if dtype == torch.float32:
+        return TILES_32_BIT
+    if wgmma_is_sound():
+        return TILES_16_BIT
+    return {**TILES_16_BIT, float('inf'): TILES_WITHOUT_WGMMA}
+
+
 def choose_tiles(inputs: Inputs) -> list[Tiles]:
-    """Tiles of the three kernels, by dtype, T and D. The tables are for D = 32."""
-    table = TILES_32_BIT if inputs.q.dtype == torch.float32 else TILES_16_BIT
-    tokens = inputs.partition.tokens
+    """Tiles of the three kernels on the current GPU, by dtype, T and D."""
+    table, tokens = tiles_by_tokens(inputs.q.dtype), inputs.partition.tokens
     chosen = next(tiles for limit, tiles in table.items() if tokens <= limit)
     factor = max(1, inputs.head_dim // 32)
     return [x._replace(warps=min(8, x.warps * factor)) for x in chosen]
@@ -57,13 +72,38 @@ def installation_problem() -> str | None:
     """What of the installation keeps the kernels from running; looked up once."""
     if torch.version.hip:
         return 'it is not tested on AMD GPUs'
+    again = f'install torch {torch.__version__} again, which brings its own'
     try:
         # Not by its distribution, which has several names.
         installed = import_module('triton').__version__
-    except ImportError as error:
-        return f'triton cannot be imported ({error}): install torch with CUDA, which brings it'
-    if tuple(map(int, installed.split('.')[:2])) < OLDEST_TRITON:
-        return f'triton {installed} is too old: install torch 2.10 or newer, which brings its own'
+    except Exception as error:  # anything, where files of several versions are mixed
+        remedy = again if torch.version.cuda else 'install torch with CUDA, which brings it'
+        return f'triton cannot be imported ({error}): {remedy}'
+    if _release(installed) < OLDEST_TRITON:
+        newer = 'install torch 2.10 or newer, which brings its own'
+        is_new = _release(torch.__version__) >= OLDEST_TORCH
+        return f'triton {installed} is too old: {again if is_new else newer}'
+    return None
+
+
+def _release(version: str) -> tuple[int, ...]:
+    major, minor = version.split('.')[:2]
+    return int(major), int(minor)
+
+
+def misfit() -> str | None:
+    """That Triton is another than the one that torch brings, if it is.
+
+    The kernels may well run with it: a reason to name where they do not, and not to refuse them.
+    """
+    installed = import_module('triton').__version__
+    for requirement in metadata.requires('torch') or ():
+        brought = re.match(r'triton\s*==\s*([\w.+]+)', requirement)
+        if brought and brought[1] != installed:
+            return (
+                f'triton {installed} is not the {brought[1]} that torch {torch.__version__} '
+                'brings: install that torch again'
+            )
     return None
 
 
@@ -80,6 +120,8 @@ def problem(inputs: Inputs) -> str | None:
         return 'it knows no routing weights'
     if inputs.head_dim not in HEAD_DIMS:
         return f'head dim {inputs.head_dim} is not 16, 32, 64 or 128'
+    if len(q) * inputs.num_heads > MAX_HEADS:
+        return f'a batch of {len(q)} times {inputs.num_heads} heads is more than {MAX_HEADS:,}'
     from .triton_regions import INTERPRETED
 
     if INTERPRETED.value:
@@ -146,10 +188,10 @@ def forward(inputs: Inputs) -> tuple[Tensor, Tensor]:
     from .triton_kernels import forward_kernel
 
     q, indices = inputs.q, inputs.indices
-    tiles, _, _ = choose_tiles(inputs)
     out = torch.empty_like(q, memory_format=torch.contiguous_format)
     lse = q.new_empty(kept_shape(inputs), dtype=torch.float32)
     with torch.cuda.device_of(q):
+        tiles, _, _ = choose_tiles(inputs)
         forward_kernel[_launch_grid(inputs, indices.shape[1], tiles.queries)](
             *map(_map, (q, inputs.k, inputs.v, out)),
             indices.contiguous(),

@@ -36,6 +36,7 @@ def tried(monkeypatch) -> list:
     return setups
 
 
+@needs_triton
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
 @pytest.mark.parametrize('partition_factor', [1, 2, 8, 16])
 def test_problems_reach_all_tiles(dtype, partition_factor):
@@ -44,7 +45,8 @@ def test_problems_reach_all_tiles(dtype, partition_factor):
     for _, inputs, _ in kernel_check.problems(setup):
         chosen.add(tuple(triton_backend.choose_tiles(inputs)))
         kinds.add((inputs.partition.is_padded, inputs.indices.shape[2] > 1))
-    table = triton_backend.TILES_32_BIT if dtype == 'float32' else triton_backend.TILES_16_BIT
+    table = triton_backend.tiles_by_tokens(getattr(torch, dtype))
+    assert len(table) == (2 if dtype == 'float32' else 3)
     assert chosen == set(table.values())
     # One region has neither padding nor a choice.
     both = (False,) if partition_factor == 1 else (False, True)
