@@ -2,14 +2,18 @@
 # make test                             install, then the whole test suite
 # make bench [BENCH='--size 800x1344']   install, then time and memory beside the official style
 # make test-ultralytics                 install Ultralytics elsewhere, then the tests that need it
+# make gpu-compile                      compile the GPU kernels by three versions of Triton; no GPU
 # make lint                             ruff
 # PYTHON=... names the Python to install with; else python3.11, 3.12 or 3.13 is looked for.
 TASK ?= detection
 BIN := .venv/bin
 PIP = $(BIN)/python -m pip install --disable-pip-version-check -c requirements/constraints.txt
 MMCV := --no-build-isolation -r requirements/3-mmcv.txt
+# What torch 2.10 and 2.11 bring, what the pinned torch does, and the newest.
+TRITONS := 3.6.0 $(shell sed -n 's/^triton==//p' requirements/7-triton.txt) 3.9.0
 
-.PHONY: quickstart test test-ultralytics bench lint setup
+.PHONY: quickstart test test-ultralytics bench lint setup gpu-compile
+.PRECIOUS: .triton/%/installed
 quickstart: setup
 	$(BIN)/python tools/quickstart.py --task $(TASK)
 
@@ -21,6 +25,17 @@ test-ultralytics: .venv-ultralytics/installed
 
 bench: setup
 	$(BIN)/python tools/benchmark.py $(BENCH)
+
+# Some 40 minutes of one core; `make -j2 gpu-compile` takes two. What was compiled before is kept.
+gpu-compile: $(TRITONS:%=gpu-compile-%)
+
+gpu-compile-%: .triton/%/installed
+	env -u TRITON_INTERPRET PYTHONPATH=.triton/$*:$(CURDIR) TRITON_CACHE_DIR=$(CURDIR)/.triton/cache \
+	    $(BIN)/python -W ignore tests/helpers/gpu_compile.py
+
+.triton/%/installed: | setup
+	$(PIP) --no-deps --upgrade --target .triton/$* triton==$*
+	touch $@
 
 lint: setup
 	$(BIN)/ruff check .
@@ -41,7 +56,7 @@ setup: .venv/installed
 	$(BIN)/python requirements/repair_torchvision.py
 	$(PIP) --force-reinstall --no-deps -r requirements/5-headless.txt
 	$(PIP) -r requirements/6-test.txt
-	$(BIN)/python -c 'import triton' || $(PIP) -r requirements/7-triton.txt
+	$(BIN)/python -c 'import torch, triton; assert torch.version.cuda' || $(PIP) -r requirements/7-triton.txt
 	$(PIP) --no-build-isolation --no-deps -e .
 	touch $@
 
