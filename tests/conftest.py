@@ -2,6 +2,8 @@
 
 import os
 from collections.abc import Callable
+from importlib.util import find_spec
+from types import SimpleNamespace
 
 import torch
 from mmengine.config import utils as config_utils
@@ -29,6 +31,26 @@ def remember(function: Callable) -> Callable:
 # times, and reads all metafiles of a package for each config that it takes from there.
 yapf_api.FormatCode = remember(yapf_api.FormatCode)
 config_utils._get_cfg_metainfo = remember(config_utils._get_cfg_metainfo)
+
+
+def patch_once(patch_lang: Callable) -> Callable:
+    """Triton's interpreter replaces the words of its language at each call of a function by a
+    kernel, and puts them back after a launch. Once for the functions of a module is enough, where
+    nothing is compiled; half of a kernel's time goes there."""
+    modules = {}
+
+    def patch(fn: Callable) -> SimpleNamespace:
+        if fn.__module__ not in modules:
+            modules[fn.__module__] = patch_lang(fn)
+        return SimpleNamespace(restore=lambda: None)
+
+    return patch
+
+
+if os.environ.get('TRITON_INTERPRET') == '1' and find_spec('triton'):
+    from triton.runtime import interpreter
+
+    interpreter._patch_lang = patch_once(interpreter._patch_lang)
 
 
 def pytest_configure(config) -> None:
