@@ -42,6 +42,8 @@ TILES_16_BIT = {
 }
 # For the last row where the compiler gets wgmma wrong: products of 32 rows.
 TILES_WITHOUT_WGMMA = Tiles(32, 64, 2), Tiles(32, 32, 2), Tiles(64, 32, 2)
+# The forward's mask for padding takes a register for each score of a thread.
+MAX_MASKED_SCORES = 2048
 TILES_32_BIT = {
     16: (Tiles(16, 32, 2), Tiles(16, 16, 2), Tiles(16, 16, 2)),
     float('inf'): (Tiles(32, 32, 4), Tiles(32, 16, 4), Tiles(16, 32, 4)),
@@ -64,7 +66,11 @@ def choose_tiles(inputs: Inputs) -> list[Tiles]:
     table, tokens = tiles_by_tokens(inputs.q.dtype), inputs.partition.tokens
     chosen = next(tiles for limit, tiles in table.items() if tokens <= limit)
     factor = max(1, inputs.head_dim // 32)
-    return [x._replace(warps=min(8, x.warps * factor)) for x in chosen]
+    forward, *backward = (x._replace(warps=min(8, x.warps * factor)) for x in chosen)
+    if inputs.masks_padding:
+        keys = min(forward.keys, MAX_MASKED_SCORES // forward.queries)
+        forward = forward._replace(keys=keys)
+    return [forward, *backward]
 
 
 @cache
@@ -280,7 +286,7 @@ def _backward_keys(
             starts,
             piece_size=piece_size,
             BLOCK_K=tiles.keys,
-            num_warps=tiles.warps,
+            num_warps=2 * tiles.warps,  # with fewer, some compilers spill in its loop
             **_map_arguments(inputs),
         )
     return grads

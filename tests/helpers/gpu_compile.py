@@ -28,7 +28,6 @@ from mmbiformer.tables import format_table
 # Shared memory that one block may have, in KiB, by compute capability (CUDA C++ Programming Guide,
 # table "Technical Specifications per Compute Capability").
 SHARED_LIMITS = {80: 163, 86: 99, 89: 99, 90: 227, 100: 227, 120: 99}
-MAX_SPILLS = 8  # bytes of a thread, outside of loops, with heads of 32 channels
 TARGET = re.compile(r'\bBRA\b.*`\((\.L_\w+)\)')
 KERNELS = 'forward', 'backward_query', 'backward_key', 'add_pieces'
 PADDINGS = 'none', 'official', 'masked'  # 'none': S divides the map
@@ -168,17 +167,13 @@ def spills_in_loops(code: str) -> int:
 def is_right(capability: int, kernel: dict) -> bool:
     """Whether a kernel, as :func:`compile_launches` describes it, may be launched.
 
-    With heads of 32 channels, which BiFormer has, no loop may spill. Outside of loops ptxas keeps
-    a value or two in memory where another program so fits a multiprocessor.
+    With heads of 32 channels, which BiFormer has, no loop may spill. What ptxas stores before a
+    loop and loads after it, for another program to fit a multiprocessor, costs nothing.
     """
     is_sound = triton_compiler.ptxas_version(capability) >= triton_compiler.FIRST_SOUND_WGMMA
     fits = kernel['shared'] <= SHARED_LIMITS[capability] << 10
-    spills = kernel['spills_in_loops'] or kernel['spills'] > MAX_SPILLS
-    return (
-        fits
-        and not (spills and kernel['launch'].head_dim == 32)
-        and (is_sound or not kernel['wgmma'])
-    )
+    spills = kernel['spills_in_loops'] and kernel['launch'].head_dim == 32
+    return fits and not spills and (is_sound or not kernel['wgmma'])
 
 
 def table_of(capability: int, kernels: Iterable[dict]) -> tuple[str, int]:

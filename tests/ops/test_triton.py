@@ -173,7 +173,7 @@ def test_compiles_for_hopper(tmp_path):
     print(script.stdout)
     kernels = [json.loads(line) for line in script.stdout.splitlines()]
     assert len(kernels) == 4 * (7 + 2)
-    assert not any(kernel['spills_in_loops'] or kernel['spills'] > 8 for kernel in kernels)
+    assert not any(kernel['spills_in_loops'] for kernel in kernels)
     for kernel in kernels:
         is_half = kernel['dtype'] == 'torch.bfloat16' and kernel['name'] != 'add_pieces'
         takes_wgmma = is_half and kernel['tokens'] > 128 and kernel['is_sound']
