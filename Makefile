@@ -26,7 +26,7 @@ test-ultralytics: .venv-ultralytics/installed
 bench: setup
 	$(BIN)/python tools/benchmark.py $(BENCH)
 
-# Some 40 minutes of one core; `make -j2 gpu-compile` takes two. What was compiled before is kept.
+# More than an hour of one core; `make -j2 gpu-compile` takes two. What was compiled before is kept.
 gpu-compile: $(TRITONS:%=gpu-compile-%)
 
 gpu-compile-%: .triton/%/installed
