@@ -6,6 +6,7 @@ python tools/benchmark.py --level detector --models chunked swin-t
 python tools/benchmark.py --level plugin                    # routed attention within YOLOX-s
 python tools/benchmark.py --level growth                    # cost against resolution
 python tools/benchmark.py --level advice --size 640x960     # which partition factor S
+python tools/benchmark.py --level check --size 800x1344     # are the GPU kernels right here
 """
 
 from pathlib import Path

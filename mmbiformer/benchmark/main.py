@@ -6,6 +6,7 @@ import time
 from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from itertools import product
 from pathlib import Path
 from statistics import median
 
@@ -16,7 +17,8 @@ from mmbiformer.ops import BACKENDS
 from . import memory
 from .advice import candidates, factor_advice, format_advice, recommend
 from .cases import Case, default_factor, groups_of, size_name
-from .device import environment, matmul_rate
+from .check import check_stages, first_use, format_verdicts
+from .device import DTYPES, environment, matmul_rate
 from .families import FAMILY_OF, arch_title
 from .groups import SMALL_SIZE, Report, measure_group
 from .growth import format_growth, measure_growth
@@ -51,6 +53,8 @@ def main(description: str, configs: str, argv: list[str] | None = None) -> None:
         grow(options)
     elif options.level == 'advice':
         advise(options)
+    elif options.level == 'check':
+        check(options)
     else:
         compare(options, configs)
 
@@ -115,6 +119,42 @@ def advise(options: Namespace) -> None:
         content.append({**summary, 'factors': [asdict(advice) for advice in advices]})
     stem = _write_json(options, [*map(size_name, options.size)], facts, advice=content)
     print(f'wrote {stem}.json')
+
+
+def check(options: Namespace) -> None:
+    """Level check: what backends compute, beside plain PyTorch in float64.
+
+    Raises:
+        SystemExit: With code 1, where a result is wrong or is not there.
+    """
+    precisions = [options.amp] if options.amp else list(DTYPES)
+    facts = _print_facts(options)
+    content, is_right = [], True
+    for model, size in product(options.models or ['triton'], options.size):
+        if model not in BACKENDS:
+            raise UserError(
+                f'--models {model}: level check takes backends: choose from {", ".join(BACKENDS)}'
+            )
+        s = options.partition_factor or default_factor(options.arch, size)
+        where = options.arch, size, s, options.batch_size, options.device, 'fp32'
+        case = Case('op', model, 'training', *where)
+        verdicts = []
+        for verdict in check_stages(case, precisions):
+            _reporter()(f'stage {verdict.case.stage + 1}: {verdict.outcome}')
+            verdicts.append(verdict)
+        outcomes = {}
+        if model == 'triton' and options.device == 'cuda':
+            outcomes = first_use(case, precisions)
+        print(f"\n'{model}', {arch_title(case.arch)} with S={s}, {size_name(size)}")
+        print(format_verdicts(verdicts))
+        print('\n'.join(f'check of first use, {name}: {x}' for name, x in outcomes.items()))
+        content.append({'verdicts': [x.as_dict() for x in verdicts], 'first_use': outcomes})
+        is_right &= all(x.outcome == 'passed' for x in verdicts)
+        is_right &= all(x == 'passed' for x in outcomes.values())
+    stem = _write_json(options, [*map(size_name, options.size)], facts, checks=content)
+    print(f'wrote {stem}.json')
+    if not is_right:
+        raise SystemExit(1)
 
 
 def _time_factors(case: Case, factors: Sequence[int], options: Namespace) -> dict:

@@ -10,7 +10,7 @@ from .cases import MODES, Size
 from .device import DTYPES, pick_device
 from .families import FAMILIES, FAMILY_OF
 
-LEVELS = ('op', 'backbone', 'detector', 'plugin', 'ablation', 'growth', 'advice')
+LEVELS = ('op', 'backbone', 'detector', 'plugin', 'ablation', 'growth', 'advice', 'check')
 GROWTH_SIZES = (256, 384, 512, 768, 1024, 1536)
 
 
@@ -52,6 +52,8 @@ def parse_options(description: str, argv: list[str] | None = None) -> argparse.N
             f'--level {options.level} is about inference over many S: leave out --mode and '
             '--partition-factor'
         )
+    if options.level == 'check' and options.mode:
+        raise UserError('--level check is about forward and backward: leave out --mode')
     if options.level == 'plugin' and (options.partition_factor or options.arch):
         raise UserError(
             '--level plugin is YOLOX-s with S=7: leave out --partition-factor and --arch'

@@ -82,7 +82,7 @@ def fault(setup: Setup) -> str | None:
     if read_json(path) == description:
         return None
     logger.info("routed attention: the kernels of 'triton' are compiled and tried on this GPU")
-    if found := _try_apart(setup):
+    if found := try_apart(setup):
         versions = ', '.join(f'{name} {x}' for name, x in description['versions'].items())
         remedy = f'; {misfit}' if (misfit := triton_backend.misfit()) else ''
         return f"the kernels of 'triton' did not pass their check: {found} ({versions}){remedy}"
@@ -131,7 +131,7 @@ def _memory_of(description: dict) -> Path:
     return Path(caches, 'mmbiformer/kernel_checks', f'{name}.json')
 
 
-def _try_apart(setup: Setup) -> str | None:
+def try_apart(setup: Setup) -> str | None:
     """:func:`find_fault` in a process of its own."""
     command = [sys.executable, '-W', 'ignore', '-m', __name__, json.dumps(setup)]
     paths = os.pathsep.join(path for path in sys.path if path)

@@ -32,7 +32,7 @@ def tried(monkeypatch) -> list:
         setups.append(setup)
         return 'the output is off' if setup.head_dim == 128 else None
 
-    monkeypatch.setattr(kernel_check, '_try_apart', try_)
+    monkeypatch.setattr(kernel_check, 'try_apart', try_)
     return setups
 
 
@@ -92,14 +92,14 @@ def test_a_check_that_fails_is_a_fault():
     """Here the process has no GPU; elsewhere a compiler raises, or a kernel fails."""
     if torch.cuda.is_available():
         pytest.skip('there is a GPU')
-    found = kernel_check._try_apart(SMALL._replace(device='cuda:0'))
+    found = kernel_check.try_apart(SMALL._replace(device='cuda:0'))
     assert found.startswith('it ended with code 1 and said: ')
     assert 'NVIDIA' in found or 'CUDA' in found
 
 
 def test_a_check_that_does_not_end_is_a_fault(monkeypatch):
     monkeypatch.setattr(kernel_check, 'SECONDS', 0.01)
-    assert kernel_check._try_apart(SMALL) == 'it did not end within 0.01 s'
+    assert kernel_check.try_apart(SMALL) == 'it did not end within 0.01 s'
 
 
 def test_a_pass_is_remembered(tried, tmp_path, monkeypatch):
