@@ -59,7 +59,7 @@ def shares(x: Tensor, partition_factor: int) -> Shares:
     To compute them takes more launches on a GPU than the rest of routing, so they are kept.
     """
     is_wide = x.device.type in ('cpu', 'cuda', 'meta') and not is_exporting()
-    dtype = torch.float64 if is_wide else torch.float32
+    dtype = torch.float64 if is_wide else torch.promote_types(x.dtype, torch.float32)
     size = *x.shape[-3:-1], partition_factor, dtype, x.device
     if is_recorded() or type(x) is not Tensor:  # what is made then is gone with the program
         return _shares(*size)
