@@ -50,7 +50,7 @@ def _shares(
     return Shares((1 - real).unsqueeze(1), to_real.unsqueeze(1), bias)
 
 
-_kept_shares = functools.lru_cache(maxsize=256)(_shares)
+_kept_shares = functools.cache(_shares)  # some kB a size; a CUDA graph may hold its address
 
 
 def shares(x: Tensor, partition_factor: int) -> Shares:
