@@ -1,8 +1,9 @@
 """What every staged backbone of this package shares."""
 
+import inspect
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from mmengine.model import BaseModule
@@ -80,6 +81,7 @@ class StagedBackbone(BaseModule, ABC):
         self.with_cp = with_cp
         self.downsample_layers = nn.ModuleList()
         self.stages = nn.ModuleList()
+        self._runs_block: list[Callable] = []  # one compiled function for each stage
 
     @property
     @abstractmethod
@@ -115,15 +117,54 @@ class StagedBackbone(BaseModule, ABC):
         outs = []
         for i, stage in enumerate(self.stages):
             x = to_channels_last(self.downsample_layers[i](x))
+            run = _run_block
+            if self._runs_block:
+                run = self._runs_block[i]
+                # A compiler would have a program for a view, and one for all maps behind it.
+                x = torch.ops.aten._unsafe_view(x, x.shape)
             for block in stage:
                 if self.with_cp and torch.is_grad_enabled():
-                    x = checkpoint(block, x, use_reentrant=False)
+                    x = checkpoint(run, block, x, use_reentrant=False)
                 else:
-                    x = block(x)
+                    x = run(block, x)
             if i in self.out_indices:
                 outs.append(self._normalise_output(i, x))
             x = to_channels_first(x)
         return tuple(outs)
+
+    def compile_blocks(self, dynamic: bool | None = True, **options: object) -> None:
+        """Compile the blocks, by ``torch.compile``: once for all of a stage, for any size.
+
+        What opens the stages, and the norms of outputs, run as they are, as Inductor would compile
+        the gradients of convolutions again for each size. Copies and pickles of the backbone are
+        not compiled.
+
+        Args:
+            dynamic (bool, optional): As of ``torch.compile``; None and False compile again for
+                other sizes. Defaults to True.
+            options: Others of ``torch.compile``: backend, mode, options, fullgraph, disable.
+
+        Raises:
+            ValueError: If PyTorch is too old, or knows no such option.
+        """
+        known = inspect.signature(torch.compile).parameters
+        if 'isolate_recompiles' not in known:
+            raise ValueError(
+                f'torch {torch.__version__} cannot keep what is compiled of one stage apart from '
+                'that of others: install torch 2.13 or newer, or compile nothing'
+            )
+        taken = sorted({*known} - {'model', 'isolate_recompiles'})
+        for name in options:
+            check_choice('option of torch.compile', name, taken)
+        # Stages differ in widths and more. Were they not isolated, all of them in training and in
+        # inference would pass PyTorch's limit of programs for one function.
+        self._runs_block = [
+            torch.compile(_run_block, dynamic=dynamic, isolate_recompiles=True, **options)
+            for _ in self.stages
+        ]
+
+    def __getstate__(self) -> dict:
+        return {**super().__getstate__(), '_runs_block': []}
 
     def _add_output_norms(self) -> None:
         """Build the norms that outputs pass, when the stages are there; freeze what shall be."""
@@ -187,6 +228,10 @@ class StagedBackbone(BaseModule, ABC):
         if must_fit:  # the new are accounted for: nothing shall report them as missing
             state_dict.update((prefix + name, self.get_parameter(name)) for name in new)
         super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, *messages)
+
+
+def _run_block(block: nn.Module, x: Tensor) -> Tensor:
+    return block(x)
 
 
 def parse_arch(

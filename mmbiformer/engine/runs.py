@@ -11,6 +11,7 @@ from mmengine.runner import Runner, find_latest_checkpoint, load_checkpoint
 from mmbiformer.checkpoints import load_file
 from mmbiformer.errors import UserError
 
+from .compiling import compile_backbone
 from .data import check_data
 from .device import fit_to_device, set_amp
 from .parts import iter_datasets, list_evaluators
@@ -128,6 +129,7 @@ def _build_runner(cfg: Config, launcher: str) -> Runner:
     log = logging.getLogger('mmbiformer')
     log.setLevel(logging.INFO)
     log.handlers, log.propagate = list(runner.logger.handlers), False
+    compile_backbone(runner)
     return runner
 
 

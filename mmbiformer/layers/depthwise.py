@@ -6,7 +6,10 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from .fused_checks import fusing_problem, is_eager_on_cpu, log_unfused
+from mmbiformer.ops.any_size import is_compiling
+from mmbiformer.ops.routed_attention import cast_by_autocast
+
+from .fused_checks import fusing_problem, hook_problem, is_depthwise, is_eager_on_cpu, log_unfused
 from .maps import to_channels_first, to_channels_last
 
 FAST_COLUMNS = 3  # oneDNN's gradient of the weight is fast for kernels up to so wide
@@ -16,6 +19,9 @@ SMALL_MAP = 1 << 16  # up to so many values, PyTorch's own gradients are as fast
 
 def depthwise_conv(conv: nn.Conv2d, x: Tensor) -> Tensor:
     """Apply a depthwise convolution of stride 1 to a map (B, H, W, C); keeps its size."""
+    if is_compiling() and _is_plain(conv):
+        operands = x, conv.weight, conv.bias
+        return _convolve(*(y if y is None else cast_by_autocast(y) for y in operands))
     x = to_channels_first(x)
     if torch.is_grad_enabled() and conv.kernel_size[1] > FAST_COLUMNS and is_eager_on_cpu(x):
         reach = conv.kernel_size[0] // 2
@@ -26,6 +32,11 @@ def depthwise_conv(conv: nn.Conv2d, x: Tensor) -> Tensor:
                 return to_channels_last(_apply(conv, x, on_padding))
             log_unfused('a depthwise convolution', problem)
     return to_channels_last(conv(x))
+
+
+def _is_plain(conv: nn.Conv2d) -> bool:
+    """Whether an operator may stand in for it."""
+    return type(conv) is nn.Conv2d and hook_problem(conv) is None and is_depthwise(conv)
 
 
 def _apply(conv: nn.Conv2d, x: Tensor, on_padding: list[int]) -> Tensor:
@@ -56,6 +67,70 @@ class _DepthwiseConv(Function):
         grad = grad.contiguous(memory_format=torch.channels_last)
         grad_x = _convolution_backward(grad, x, weight, reach, 0)
         return grad_x, _weight_grad(grad, F.pad(x, [reach] * 4), weight), grad.sum((0, 2, 3))
+
+
+# As operators, because compilers would bind a program to the size that they first met: Inductor of
+# torch 2.13 makes constants of the strides that it asks a convolution's gradient for.
+@torch.library.custom_op(
+    'mmbiformer::depthwise_conv',
+    mutates_args=(),
+    schema='(Tensor x, Tensor weight, Tensor? bias) -> Tensor',
+)
+def _convolve(x, weight, bias):
+    x = to_channels_first(x)
+    out = F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2, groups=len(weight))
+    return to_channels_last(out).contiguous()
+
+
+@_convolve.register_fake
+def _(x, weight, bias):
+    return x.new_empty(x.shape)
+
+
+@torch.library.custom_op(
+    'mmbiformer::depthwise_conv_backward',
+    mutates_args=(),
+    schema='(Tensor grad, Tensor x, Tensor weight, bool[] wanted) -> (Tensor, Tensor, Tensor)',
+)
+def _convolve_backward(grad, x, weight, wanted):
+    reach, size = weight.shape[-1] // 2, x.numel()
+    grad, x = (to_channels_first(y.contiguous()) for y in (grad, x))
+    grads = [grad.new_empty(0)] * 3
+    if wanted[0]:
+        grads[0] = to_channels_last(_convolution_backward(grad, x, weight, reach, 0)).contiguous()
+    if wanted[1]:
+        is_slow = x.device.type == 'cpu' and weight.shape[-1] > FAST_COLUMNS and size > SMALL_MAP
+        grads[1] = (
+            _weight_grad(grad, F.pad(x, [reach] * 4), weight)
+            if is_slow
+            else _convolution_backward(grad, x, weight, reach, 1)
+        )
+    if wanted[2]:
+        grads[2] = grad.sum((0, 2, 3))
+    return tuple(grads)
+
+
+@_convolve_backward.register_fake
+def _(grad, x, weight, wanted):
+    shapes = x.shape, weight.shape, weight.shape[:1]
+    return tuple(
+        grad.new_empty(shape if is_wanted else 0)
+        for shape, is_wanted in zip(shapes, wanted, strict=True)
+    )
+
+
+def _setup_context(ctx, inputs, output) -> None:
+    x, weight, _ = inputs
+    ctx.save_for_backward(x, weight)
+
+
+def _backward(ctx, grad):
+    wanted = list(ctx.needs_input_grad)
+    grads = _convolve_backward(grad, *ctx.saved_tensors, wanted)
+    return tuple(x if is_wanted else None for x, is_wanted in zip(grads, wanted, strict=True))
+
+
+_convolve.register_autograd(_backward, setup_context=_setup_context)
 
 
 def _weight_grad(grad: Tensor, padded: Tensor, weight: Tensor) -> Tensor:

@@ -86,13 +86,13 @@ def _module_problem(module: nn.Module, dtype: torch.dtype) -> str | None:
     children = [type(child) for child in module.children()]
     is_other = (
         (kind is nn.GELU and module.approximate != 'none')
-        or (kind is nn.Conv2d and not _is_depthwise(module))
+        or (kind is nn.Conv2d and not is_depthwise(module))
         or (kind is MLP and children != [nn.Linear, nn.GELU, nn.Linear])
     )
     return f'is a {kind.__name__} with other options' if is_other else None
 
 
-def _is_depthwise(conv: nn.Conv2d) -> bool:
+def is_depthwise(conv: nn.Conv2d) -> bool:
     """Whether it is depthwise, of stride 1, keeps the map's size and pads with zeros."""
     size = conv.kernel_size[0]
     return (

@@ -34,6 +34,11 @@ def is_on_cpu(x: Tensor) -> bool:
     return x.device.type == 'cpu'
 
 
+def is_compiling() -> bool:
+    """Whether ``torch.compile`` records it, which knows operators of ours."""
+    return torch.compiler.is_compiling() and not is_exporting()
+
+
 def pad_to_regions(
     x: Tensor, partition_factor: int, fill: Tensor | None = None, reach: int | None = None
 ) -> Tensor:
@@ -42,7 +47,8 @@ def pad_to_regions(
     Args:
         fill (Tensor, optional): The padding token, (C, ). Zeros where not given.
         reach (int, optional): How many rows and columns of padding are needed, as by a convolution
-            that sees no further. There may be more. All are needed where it is not given.
+            that sees no further. There may be more, and rows and columns of zeros behind them.
+            All are needed where it is not given.
 
     Returns:
         Tensor: The padded map; ``x`` itself where nothing is added and the size is known.
@@ -55,11 +61,19 @@ def pad_to_regions(
         # overwrites it.
         row = torch.arange(padded_height, device=x.device)
         column = torch.arange(padded_width, device=x.device)
-        real = (row < height).view(-1, 1, 1) & (column < width).view(-1, 1)
         x = x.index_select(1, row.clamp(max=height - 1))
         x = x.index_select(2, column.clamp(max=width - 1))
+        real = _is_within(x, height, width)
         return torch.where(real, x, 0 if fill is None else fill.to(x.dtype))
     bottom, right = padded_height - height, padded_width - width
+    if is_recorded():  # by a compiler, whose graph would be bound to a branch
+        if reach is not None:  # a minimum would be in strides, which Inductor could not order
+            bottom = right = min(reach, partition_factor - 1)
+        x = F.pad(x, (0, 0, 0, right, 0, bottom))
+        if fill is None:
+            return x
+        is_padding = _is_within(x, padded_height, padded_width) & ~_is_within(x, height, width)
+        return torch.where(is_padding, fill.to(x.dtype), x)
     if reach is not None:
         bottom, right = min(bottom, reach), min(right, reach)
     if not bottom and not right:
@@ -79,7 +93,15 @@ def crop(x: Tensor, height: int, width: int) -> Tensor:
     if is_exporting():  # whether a view has gaps in memory depends on how much padding there is
         row = torch.arange(height, device=x.device)
         return x.index_select(1, row).index_select(2, torch.arange(width, device=x.device))
+    if is_recorded():  # a compiler asks whether a view has gaps, but not of a copy without padding
+        return F.pad(x, (0, 0, 0, width - x.shape[2], 0, height - x.shape[1]))
     return x[:, :height, :width]
+
+
+def _is_within(x: Tensor, height: int, width: int) -> Tensor:
+    """Which tokens of a map (B, H, W, C) are in its upper left part: a mask (H, W, 1)."""
+    row = torch.arange(x.shape[1], device=x.device).view(-1, 1, 1)
+    return (row < height) & (torch.arange(x.shape[2], device=x.device).view(-1, 1) < width)
 
 
 def from_regions(x: Tensor, height: int, width: int, partition_factor: int) -> Tensor:
@@ -113,7 +135,7 @@ def attend_in_regions(attend: Callable[..., Tensor], inputs: Inputs) -> Tensor:
         return to_regions(pad_to_regions(x, s, pad), s).unflatten(-1, (num_heads, -1))
 
     real = None
-    if inputs.pad_key is None and (is_exporting() or keys.is_padded):
+    if inputs.pad_key is None and (is_recorded() or keys.is_padded):
         real = real_tokens(keys.height, keys.width, s, inputs.q.device)
     out = attend(
         split(inputs.q),

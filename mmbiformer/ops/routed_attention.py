@@ -60,7 +60,7 @@ def routed_attention(
         ValueError: If a shape does not fit, only one pad vector is given, or the backend is
             unknown or cannot run.
     """
-    maps, pads = (_autocast(x) for x in (q, k, v)), (pad_key, pad_value)
+    maps, pads = (cast_by_autocast(x) for x in (q, k, v)), (pad_key, pad_value)
     settings = partition_factor, num_heads, scale
     inputs = _check(Inputs(*maps, indices, *pads, *settings, routing_weights))
     return run(choose(backend, inputs), inputs)
@@ -112,7 +112,7 @@ def _check(inputs: Inputs) -> Inputs:
     return inputs._replace(pad_key=pad_key.to(k.dtype), pad_value=pad_value.to(v.dtype))
 
 
-def _autocast(x: Tensor) -> Tensor:
+def cast_by_autocast(x: Tensor) -> Tensor:
     """What autocast makes of an input of a matrix product: backends would else differ in it."""
     device = x.device.type
     if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):

@@ -58,3 +58,24 @@ def test_region_averages_of_any_size_are_those_of_a_known_size(monkeypatch, size
     expected = region_averages(x, 4, torch.float64)
     monkeypatch.setattr(any_size, 'is_exporting', lambda: True)
     torch.testing.assert_close(region_averages(x, 4, torch.float64), expected, rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize('fill', [None, torch.tensor([1.0, 2.0])], ids=['zeros', 'token'])
+@pytest.mark.parametrize('reach', [None, 1, 2])
+@pytest.mark.parametrize(('height', 'width'), [(6, 6), (4, 6), (6, 5), (4, 5)])
+def test_compilers_get_the_same_without_a_branch(monkeypatch, height, width, reach, fill):
+    x = torch.randn(2, height, width, 2)
+    expected = pad_to_regions(x, 3, fill, reach)
+    monkeypatch.setattr(any_size, 'is_recorded', lambda: True)
+    padded = pad_to_regions(x, 3, fill, reach)
+    # With a reach there may be more: zeros, as a convolution puts behind the map.
+    same = crop(padded, *expected.shape[1:3])
+    assert torch.equal(same, expected)
+    if reach is None:
+        assert padded.shape == expected.shape
+    whole = pad_to_regions(x, 3, fill)
+    beyond = padded.clone()
+    beyond[:, : whole.shape[1], : whole.shape[2]] = 0
+    assert not beyond.any()
+    back = crop(padded, height, width)
+    assert torch.equal(back, x)

@@ -3,11 +3,12 @@
 import pytest
 import torch
 from attention_cases import SCALE, Case, each_padding, make_inputs, needs_triton
+from torch._dynamo.testing import CompileCounterWithBackend
 from torch.library import opcheck
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from mmbiformer.ops import backends, routed_attention
+from mmbiformer.ops import backends, chunked, routed_attention
 
 HEADS, S = 2, 3
 
@@ -104,6 +105,44 @@ def test_one_graph_serves_other_sizes(padding):
     for size in [(7, 8), (9, 9), (4, 11)]:
         tensors = make_tensors(padding, size=size)
         assert torch.equal(compiled(*tensors), attend(*tensors))
+
+
+# The first is like no other number: what is alike in it would be taken for the same number.
+SIZES = [(7, 10), (6, 9), (7, 9), (6, 10), (8, 11), (9, 8), (4, 5), (5, 7), (10, 6), (7, 4)]
+
+
+@each_padding
+@pytest.mark.parametrize(
+    'backend', ['auto', 'chunked', pytest.param('triton', marks=needs_triton)]
+)
+def test_ten_sizes_compile_once(monkeypatch, padding, backend):
+    """Whatever of them is padded, at the bottom, on the right or both."""
+    if backend == 'triton':  # its kernels take long in the interpreter, and know of no compiler
+
+        def forward(inputs):
+            kept = inputs.q.new_zeros(row.kept_shape(inputs), dtype=torch.float32)
+            return chunked.forward(inputs)[0], kept
+
+        def backward(grad_out, inputs, out, kept):
+            return chunked.backward(grad_out, inputs, None, None)
+
+        row = backends.BACKENDS['triton']
+        changed = row._replace(forward=forward, backward=backward)
+        monkeypatch.setitem(backends.BACKENDS, 'triton', changed)
+    torch._dynamo.reset()
+    counter = CompileCounterWithBackend('aot_eager')
+    compiled = torch.compile(attend, backend=counter, fullgraph=True, dynamic=True)
+    for size in SIZES:
+        tensors = make_tensors(padding, size=size, head_dim=16)
+        variables = wanting_gradients(tensors)
+        results = []
+        for function in (compiled, attend):
+            out = function(*tensors, backend)
+            results.append((out, *torch.autograd.grad(out.square().sum(), variables)))
+        for result, expected in zip(*results, strict=True):
+            assert torch.equal(result, expected)
+    # A first attempt that met a number which must be constant is counted, too.
+    assert 1 <= counter.frame_count <= 2
 
 
 def test_gradients_are_given_only_to_what_wants_them():
