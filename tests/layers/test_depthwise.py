@@ -5,6 +5,8 @@ import logging
 import pytest
 import torch
 from torch import nn
+from torch._dynamo.testing import CompileCounterWithBackend
+from torch.library import opcheck
 
 from mmbiformer.layers import depthwise
 from mmbiformer.layers.depthwise import depthwise_conv
@@ -37,6 +39,41 @@ def test_output_and_gradients(monkeypatch, height, width, kernel_size, small_map
         strict=True,
     ):
         torch.testing.assert_close(grad, truth, rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize('small_map', [0, 10**6], ids=['own gradients', "PyTorch's gradients"])
+@pytest.mark.parametrize('bias', [True, False], ids=['bias', 'no bias'])
+def test_operator_of_compilers(monkeypatch, small_map, bias):
+    monkeypatch.setattr(depthwise, 'SMALL_MAP', small_map)
+    torch.manual_seed(0)
+    conv = nn.Conv2d(6, 6, 5, padding=2, groups=6, bias=bias).double()
+    x = torch.randn(2, 9, 6, 9, dtype=torch.float64)[..., 3:].requires_grad_()
+    opcheck(torch.ops.mmbiformer.depthwise_conv.default, (x, conv.weight, conv.bias))
+    torch._dynamo.reset()
+    counter = CompileCounterWithBackend('aot_eager')
+    compiled = torch.compile(depthwise_conv, backend=counter, fullgraph=True, dynamic=True)
+    for y in (x, x[:, :4, :3], torch.randn(3, 40, 30, 6, dtype=torch.float64, requires_grad=True)):
+        variables, results = [y, *conv.parameters()], []
+        for function in (compiled, depthwise_conv):
+            out = function(conv, y)
+            results.append((out, *torch.autograd.grad(out.square().sum(), variables)))
+        for result, expected in zip(*results, strict=True):
+            torch.testing.assert_close(result, expected, rtol=1e-12, atol=1e-11)
+    names = [node.name for graph in counter.graphs for node in graph.graph.nodes]
+    assert any('depthwise_conv' in name for name in names)
+
+
+@pytest.mark.parametrize('changed', ['hooked', 'strided', 'a subclass'])
+def test_compilers_run_what_is_no_plain_convolution(changed):
+    conv = nn.Conv2d(6, 6, 5, padding=2, groups=6, stride=1 + (changed == 'strided'))
+    if changed == 'hooked':
+        conv.register_forward_hook(lambda module, args, out: out + 1)
+    if changed == 'a subclass':
+        conv.__class__ = type('Doubled', (nn.Conv2d,), {'forward': lambda self, x: x * 2})
+    x = torch.randn(2, 9, 6, 6)
+    torch._dynamo.reset()
+    compiled = torch.compile(depthwise_conv, backend='eager', fullgraph=True)
+    torch.testing.assert_close(compiled(conv, x), depthwise_conv(conv, x))
 
 
 def test_error_of_the_weight_gradient_is_at_most_that_of_pytorchs_3x3():

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from layer_loops import linear, local_context, randomise
 from loops import SIZES, attend, pad, route
+from torch._dynamo.testing import CompileCounterWithBackend
 
 from mmbiformer.benchmark.measure import count_saved_bytes
 from mmbiformer.layers import BiLevelRoutingAttention, ChannelsFirstRoutingAttention
@@ -95,6 +96,25 @@ def test_other_sizes_compile_without_a_break(padding):
         x = torch.randn(2, height, width, 8, dtype=torch.float64)
         with torch.no_grad():
             torch.testing.assert_close(compiled(x), module(x), rtol=0, atol=1e-11)
+
+
+def test_inductor_makes_one_program_for_all_sizes():
+    module = BiLevelRoutingAttention(32, 1, 3, 2)
+    torch._dynamo.reset()
+    counter = CompileCounterWithBackend('inductor')
+    compiled = torch.compile(module, backend=counter, fullgraph=True, dynamic=True)
+    sizes = [(6, 9), (7, 9), (6, 10), (7, 10), (8, 11), (9, 8), (12, 12), (5, 7), (10, 6), (15, 4)]
+    for size in sizes:
+        x = torch.randn(2, *size, 32, requires_grad=True)
+        results = []
+        for function in (compiled, module):
+            out = function(x)
+            variables = x, *module.parameters()
+            results.append((out, *torch.autograd.grad(out.square().sum(), variables)))
+        for result, expected in zip(*results, strict=True):
+            torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-4)
+    # A first attempt that met a number which must be constant is counted, too.
+    assert 1 <= counter.frame_count <= 2
 
 
 OPTIONS = {
