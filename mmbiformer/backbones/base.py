@@ -122,6 +122,8 @@ class StagedBackbone(BaseModule, ABC):
                 run = self._runs_block[i]
                 # A compiler would have a program for a view, and one for all maps behind it.
                 x = torch.ops.aten._unsafe_view(x, x.shape)
+                # Else it would take a height that is as large by chance for the same number.
+                torch._dynamo.mark_static(x, 3)
             for block in stage:
                 if self.with_cp and torch.is_grad_enabled():
                     x = checkpoint(run, block, x, use_reentrant=False)
