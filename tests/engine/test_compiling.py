@@ -90,7 +90,10 @@ SMALL = dict(embed_dims=(64, 128, 256, 512), depths=(1, 1, 2, 1))
 COCO = {
     'train_dataloader.dataset.indices': 20,
     'train_dataloader.batch_size': 2,
-    'train_dataloader.dataset.pipeline.2.scale': (192, 128),
+    'model.data_preprocessor.pad_size_divisor': 1,
+    'val_dataloader.dataset.indices': 1,
+    'val_dataloader.dataset.pipeline.1.scale': (192, 128),
+    'model.bbox_head.stacked_convs': 1,
 }
 SHAPES = {'train_dataloader.dataset.indices': 20, 'train_dataloader.batch_size': 2}
 
@@ -103,7 +106,7 @@ SHAPES = {'train_dataloader.dataset.indices': 20, 'train_dataloader.batch_size':
     ],
 )
 def test_a_detector_trains_for_ten_iterations(tmp_path, config, data) -> None:
-    """With the losses of a run that compiles nothing, and one program for a stage."""
+    """On images of COCO with the losses of a run that compiles nothing; a validation follows."""
     data_root, options = SAMPLES / data, COCO
     if data == 'shapes':
         data_root, options = make_shapes(tmp_path / 'shapes', num_train=20, num_val=1), SHAPES
@@ -119,7 +122,7 @@ def test_a_detector_trains_for_ten_iterations(tmp_path, config, data) -> None:
     sizes, losses = set(), {}
     torch._dynamo.reset()
     counters.clear()
-    for compiled in (False, True):
+    for compiled in (False, True) if data != 'shapes' else (True,):
         work_dir = tmp_path / f'compiled {compiled}'
         cfg = load_config(
             str(CONFIGS / config),
@@ -129,6 +132,10 @@ def test_a_detector_trains_for_ten_iterations(tmp_path, config, data) -> None:
         )
         if data != 'shapes':
             cfg.model.backbone.arch = SMALL
+            scales = [(192, 128), (224, 160), (256, 192)]
+            cfg.train_dataloader.dataset.pipeline[2] = dict(
+                type='RandomChoiceResize', scales=scales, keep_ratio=True
+            )
         runner = build_trainer(cfg)
         runner.model.backbone.register_forward_pre_hook(
             lambda _, args: sizes.add(args[0].shape[2:])
@@ -137,7 +144,12 @@ def test_a_detector_trains_for_ten_iterations(tmp_path, config, data) -> None:
         (log,) = work_dir.glob('*/*.log')
         losses[compiled] = [float(x) for x in re.findall(r' loss: (\S+)', log.read_text())]
     assert len(losses[True]) == 10
-    assert losses[True] == pytest.approx(losses[False], rel=1e-3)
     assert all(math.isfinite(loss) for loss in losses[True])
-    assert len(sizes) > 2 or data == 'shapes'
-    assert counters['stats']['unique_graphs'] == len(runner.model.backbone.stages)
+    if data != 'shapes':
+        assert losses[True] == pytest.approx(losses[False], rel=1e-3)
+        assert len(sizes) > 5
+    # Once in training and once in inference. COCO's images, small as they are here, give maps of a
+    # single row for each region: at most once more.
+    stages = len(runner.model.backbone.stages)
+    graphs = counters['stats']['unique_graphs']
+    assert graphs == 2 * stages if data == 'shapes' else 2 * stages <= graphs <= 4 * stages
