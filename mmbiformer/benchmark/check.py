@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mmbiformer.ops import routed_attention, routing_indices
 from mmbiformer.ops.inputs import Inputs
-from mmbiformer.ops.kernel_check import ALLOWED, RESULTS, Setup, try_apart
+from mmbiformer.ops.kernel_check import ALLOWED, RESULTS, Setup, in_float64, is_real, try_apart
 from mmbiformer.tables import MISSING, format_table
 
 from .cases import Case, map_size, size_name
@@ -90,10 +90,7 @@ def _check(case: Case, padding: str) -> Verdict:
     except Exception as error:
         verdict.problem = f'{type(error).__name__}: {error}'
         return verdict
-    exact = inputs._replace(
-        **{name: x.double() for name, x in inputs._asdict().items() if _is_real(x)}
-    )
-    truth = _results(exact, grad_out.double(), 'chunked')
+    truth = _results(in_float64(inputs), grad_out.double(), 'chunked')
     errors = {name: _error(x, truth[name]) for name, x in found.items()}
     verdict.worst = max(errors, key=errors.get)
     verdict.error = errors[verdict.worst]
@@ -103,17 +100,13 @@ def _check(case: Case, padding: str) -> Verdict:
 def _results(inputs: Inputs, grad_out: Tensor, backend: str) -> dict[str, Tensor]:
     """The output, and the gradients of what is there to be differentiated."""
     arguments = {
-        name: x.detach().requires_grad_() if _is_real(x) else x
+        name: x.detach().requires_grad_() if is_real(x) else x
         for name, x in inputs._asdict().items()
     }
-    leaves = [x for x in arguments.values() if _is_real(x)]
+    leaves = [x for x in arguments.values() if is_real(x)]
     out = routed_attention(**arguments, backend=backend)
     grads = torch.autograd.grad(out, leaves, grad_out)
     return dict(zip(RESULTS, (out.detach(), *grads), strict=False))
-
-
-def _is_real(x: object) -> bool:
-    return isinstance(x, Tensor) and x.is_floating_point()
 
 
 def _error(x: Tensor, true: Tensor) -> float:

@@ -162,8 +162,7 @@ def find_fault(setup: Setup) -> str | None:
     allowed = ALLOWED[getattr(torch, setup.dtype)]
     for name, inputs, grad_out in problems(setup):
         found = _compute(triton_backend, inputs, grad_out)
-        exact = Inputs(*(x.double() if _is_real(x) else x for x in inputs))
-        truth = _compute(chunked, exact, grad_out.double())
+        truth = _compute(chunked, in_float64(inputs), grad_out.double())
         for result, x, true in zip(RESULTS, found, truth, strict=True):
             if x is None:
                 continue
@@ -182,7 +181,13 @@ def _compute(backend: object, inputs: Inputs, grad_out: Tensor) -> tuple[Tensor 
     return out, *backend.backward(grad_out, inputs, out, kept)[:-1]
 
 
-def _is_real(x: object) -> bool:
+def in_float64(inputs: Inputs) -> Inputs:
+    """The inputs from which plain PyTorch computes what is right."""
+    return Inputs(*(x.double() if is_real(x) else x for x in inputs))
+
+
+def is_real(x: object) -> bool:
+    """Whether an input is a tensor of numbers that are no indices."""
     return isinstance(x, Tensor) and x.is_floating_point()
 
 
