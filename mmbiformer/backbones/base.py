@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mmbiformer.checkpoints import Names, adapt_state_dict
 from mmbiformer.layers import LAYER_NORM_EPS
+from mmbiformer.layers.casting import call_with_casts
 from mmbiformer.layers.checks import check_choice, check_int, check_list
 from mmbiformer.layers.maps import to_channels_first, to_channels_last
 
@@ -117,7 +118,7 @@ class StagedBackbone(BaseModule, ABC):
         outs = []
         for i, stage in enumerate(self.stages):
             x = to_channels_last(self.downsample_layers[i](x))
-            run = _run_block
+            run = call_with_casts
             if self._runs_block:
                 run = self._runs_block[i]
                 # A compiler would have a program for a view, and one for all maps behind it.
@@ -161,7 +162,7 @@ class StagedBackbone(BaseModule, ABC):
         # Stages differ in widths and more. Were they not isolated, all of them in training and in
         # inference would pass PyTorch's limit of programs for one function.
         self._runs_block = [
-            torch.compile(_run_block, dynamic=dynamic, isolate_recompiles=True, **options)
+            torch.compile(call_with_casts, dynamic=dynamic, isolate_recompiles=True, **options)
             for _ in self.stages
         ]
 
@@ -230,10 +231,6 @@ class StagedBackbone(BaseModule, ABC):
         if must_fit:  # the new are accounted for: nothing shall report them as missing
             state_dict.update((prefix + name, self.get_parameter(name)) for name in new)
         super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, *messages)
-
-
-def _run_block(block: nn.Module, x: Tensor) -> Tensor:
-    return block(x)
 
 
 def parse_arch(

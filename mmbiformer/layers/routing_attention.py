@@ -112,7 +112,7 @@ class BiLevelRoutingAttention(Attention):
         self.lce = None if lce_kernel is None else build_lce(dim, lce_kernel)
         self.proj = nn.Linear(dim, dim) if output_projection else nn.Identity()
         self.pool = None if pooling is None else build_region_pooling(qk_dim, dim, pooling)
-        self.router = nn.Linear(qk_dim, qk_dim) if parametric_routing else None
+        self.router = _Router(qk_dim, qk_dim) if parametric_routing else None
 
     @property
     def input_projection(self) -> nn.Linear:
@@ -127,7 +127,7 @@ class BiLevelRoutingAttention(Attention):
         pad_query, pad_key, _ = self._pads()
         return route(
             *(q, k, self.topk, self.partition_factor, pad_query, pad_key),
-            embed=None if self.router is None else self._embed,
+            embed=self.router,
             differentiable=self.routing != 'hard',
         )
 
@@ -157,11 +157,6 @@ class BiLevelRoutingAttention(Attention):
         )
         return out if self.lce is None else add_into(out, self._local_context(v, pad_value))
 
-    def _embed(self, means: Tensor) -> Tensor:
-        """Apply the router in the dtype of means, which is float32 or wider."""
-        weight, bias = (x.to(means.dtype) for x in (self.router.weight, self.router.bias))
-        return F.linear(means, weight, bias)
-
     def _routing_weights(self, routing: Routing) -> Tensor | None:
         if self.routing == 'hard':
             return None
@@ -188,6 +183,13 @@ class BiLevelRoutingAttention(Attention):
                 if (name := f'{prefix}{official}.{kind}') in state_dict:
                     state_dict[f'{prefix}{ours}.{kind}'] = state_dict.pop(name)
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+class _Router(nn.Linear):
+    """Linear in the dtype of the means of regions, which is float32 or wider."""
+
+    def forward(self, means: Tensor) -> Tensor:
+        return F.linear(means, self.weight.to(means.dtype), self.bias.to(means.dtype))
 
 
 class ChannelsFirstRoutingAttention(BiLevelRoutingAttention):
