@@ -49,6 +49,8 @@ class Case:
         stage (int, optional): The stage whose routed attention is measured, at level 'op'.
         configs (str, optional): Folder of the shipped configs, for detectors.
         deterministic (bool): Whether PyTorch is told to use deterministic algorithms alone.
+        compiled (bool): Whether ``torch.compile`` compiles the model.
+        graph (bool): Whether the step is recorded as a CUDA graph and repeated.
     """
 
     level: str
@@ -63,6 +65,14 @@ class Case:
     stage: int | None = None
     configs: str | None = None
     deterministic: bool = False
+    compiled: bool = False
+    graph: bool = False
+
+    @property
+    def row(self) -> str:
+        """What the row of a table is called."""
+        how = {'compiled': self.compiled, 'CUDA graph': self.graph}
+        return ', '.join([self.model, *(name for name, is_so in how.items() if is_so)])
 
     @property
     def title(self) -> str:
@@ -143,10 +153,17 @@ def groups_of(options: Namespace, configs: str) -> list[list[Case]]:
     factors = {x: options.partition_factor or default_factor(arch, x) for x in options.size}
     shared = options.batch_size, options.device, options.precision
     last = configs, options.deterministic
+    # As it is, then each of what is asked for alone, then both together.
+    ways = [
+        (compiled, graph)
+        for graph in (False, True)[: 1 + options.cuda_graph]
+        for compiled in (False, True)[: 1 + options.compile]
+    ]
     return [
         [
-            Case(level, model, mode, arch, size, factors[size], *shared, stage, *last)
+            Case(level, model, mode, arch, size, factors[size], *shared, stage, *last, *way)
             for model in chosen
+            for way in ways
         ]
         for size in options.size
         for mode in options.mode

@@ -7,6 +7,7 @@ from statistics import median
 from .cases import Case
 from .cost import step_flops
 from .device import synchronize
+from .gpu import count_launches
 from .measure import count_saved_bytes, interleave
 from .memory import KilledError, peak_bytes, reason, release_freed
 from .steps import Step, build_step
@@ -25,6 +26,8 @@ class Row:
         parameters (int): Of the model.
         peak_bytes (int): Peak memory over model and inputs.
         saved_bytes (int): Kept for the backward pass, parameters left out.
+        launches (int): Kernels that a GPU runs in a step.
+        busy_seconds (float): How long it computes in a step, without the waiting in between.
         problems (list[str]): One line each.
     """
 
@@ -34,6 +37,8 @@ class Row:
     parameters: int | None = None
     peak_bytes: int | None = None
     saved_bytes: int | None = None
+    launches: int | None = None
+    busy_seconds: float | None = None
     problems: list[str] = field(default_factory=list)
 
     @property
@@ -56,29 +61,31 @@ def measure_group(cases: list[Case], rounds: int, report: Report) -> list[Row]:
 
     A case whose process was killed is left out of the next measurements, and its row says why.
     """
-    rows = {case.model: Row(case) for case in cases}
+    rows = {case.row: Row(case) for case in cases}
     killed, steps = [], {}
     # What a case raises, be it out of memory or a backend that cannot run, is its result.
-    for model, row in rows.items():
-        report(f'memory of {model}')
+    for name, row in rows.items():
+        report(f'memory of {name}')
         small = replace(row.case, size=SMALL_SIZE, batch_size=1)
         try:
             row.peak_bytes = peak_bytes(build_step, row.case, small, row.case.device)
         except Exception as error:
             row.note(error)
             if isinstance(error, KilledError):
-                killed.append(model)
-    for model in [model for model in rows if model not in killed]:
-        report(f'building {model}')
+                killed.append(name)
+    for name in [name for name in rows if name not in killed]:
+        report(f'building {name}')
         try:
-            steps[model] = _prepare(rows[model])
+            steps[name] = _prepare(rows[name])
         except Exception as error:
-            rows[model].note(error)
-    for model, result in interleave(steps, rounds, cases[0].device, report).items():
+            rows[name].note(error)
+    for name, result in interleave(steps, rounds, cases[0].device, report).items():
         if isinstance(result, Exception):
-            rows[model].note(result)
+            rows[name].note(result)
         else:
-            rows[model].samples = result
+            rows[name].samples = result
+            if cases[0].device == 'cuda':
+                rows[name].launches, rows[name].busy_seconds = count_launches(steps[name])
     return list(rows.values())
 
 

@@ -25,7 +25,7 @@ from .growth import format_growth, measure_growth
 from .measure import interleave
 from .options import parse_options
 from .pictures import draw_groups, draw_growth
-from .report import format_group
+from .report import format_floors, format_group
 from .steps import build_step, default_backend
 
 NOTES = (
@@ -38,6 +38,12 @@ NOTES = (
     'training counts 3 x forward',
     'saved MB: distinct storages that autograd keeps for the backward pass, parameters left out',
 )
+
+LAUNCHES = {
+    'cpu': 'launches, and how long a GPU waits for them: not run, as a CUDA GPU alone has them',
+    'cuda': 'launches: kernels of a step; GPU idle: the share of its time in which none runs, '
+    'since the next is not launched yet: what a CUDA graph or --compile may win',
+}
 
 
 def main(description: str, configs: str, argv: list[str] | None = None) -> None:
@@ -65,7 +71,7 @@ def compare(options: Namespace, configs: str) -> None:
     facts = _print_facts(options)
     matmul = matmul_rate(options.device, options.precision)
     print(f'matmul   {matmul:,.0f} GFLOP/s, {options.precision}, best of a big square product')
-    notes = [*NOTES, f'peak MB: {memory.HOW[options.device]}']
+    notes = [*NOTES, f'peak MB: {memory.HOW[options.device]}', LAUNCHES[options.device]]
     print('\n'.join(notes), flush=True)
     results = []
     for cases in groups:
@@ -73,6 +79,10 @@ def compare(options: Namespace, configs: str) -> None:
         rows = measure_group(cases, options.repeats, _reporter())
         results.append(rows)
         print(format_group(rows, matmul), flush=True)
+        if options.level in ('op', 'backbone') and (
+            options.device == 'cuda' or options.cuda_graph
+        ):
+            print(format_floors(cases[0]))
     after = matmul_rate(options.device, options.precision)
     print(f'\nmatmul   {after:,.0f} GFLOP/s after the run')
 

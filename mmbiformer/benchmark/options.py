@@ -41,6 +41,8 @@ def parse_options(description: str, argv: list[str] | None = None) -> argparse.N
     add('--batch-size', type=_count, default=1, help='images per step (%(default)s)')
     add('--device', choices=['auto', 'cpu', 'cuda'], default='auto')
     add('--amp', choices=[name for name in DTYPES if name != 'fp32'], help='default: float32')
+    add('--compile', action='store_true', help='level backbone: each row compiled as well')
+    add('--cuda-graph', action='store_true', help='level backbone: each as a CUDA graph as well')
     add('--deterministic', action='store_true', help="PyTorch's deterministic algorithms alone")
     add('--measure', action='store_true', help='level advice: also time the backbone at each S')
     add('--repeats', type=_count, default=5, help='rounds after the warm-up (%(default)s)')
@@ -54,6 +56,10 @@ def parse_options(description: str, argv: list[str] | None = None) -> argparse.N
         )
     if options.level == 'check' and options.mode:
         raise UserError('--level check is about forward and backward: leave out --mode')
+    if (options.compile or options.cuda_graph) and options.level != 'backbone':
+        raise UserError(
+            f'--compile and --cuda-graph go with --level backbone, not with {options.level}'
+        )
     if options.level == 'plugin' and (options.partition_factor or options.arch):
         raise UserError(
             '--level plugin is YOLOX-s with S=7: leave out --partition-factor and --arch'

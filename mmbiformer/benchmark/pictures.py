@@ -53,8 +53,8 @@ def _save(figure: Figure, caption: str, path: Path) -> None:
 
 
 def _bars(axes: Axes, rows: list[Row], values: list[float], labels: list[str], **options) -> None:
-    names = [row.case.model for row in rows]
-    colors, caps = [_color(name) for name in names], dict(lw=1, capsize=2)
+    names = [row.case.row for row in rows]
+    colors, caps = [_color(row.case.model) for row in rows], dict(lw=1, capsize=2)
     bars = axes.barh(names, values, color=colors, error_kw=caps, **options)
     axes.bar_label(bars, labels, padding=6, fontsize=8)
     axes.invert_yaxis()  # the first row on top

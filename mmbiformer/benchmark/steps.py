@@ -15,6 +15,7 @@ from mmbiformer.ops.regions import to_regions
 from .cases import OFFICIAL, Case, map_size
 from .device import DTYPES
 from .families import FAMILY_OF
+from .gpu import record
 from .models import build_backbone, build_detector, build_plugged_in
 from .official_style import official_style_attention
 
@@ -30,14 +31,24 @@ class Step:
         forward (Callable): The forward pass; returns the loss in training.
         trained (Sequence[Tensor]): Tensors that get gradients.
         module (nn.Module): The model; of an attention alone the layer, without data.
+        recorded (Callable, optional): Repeats the step, where it is recorded as a CUDA graph.
     """
 
     case: Case
     forward: Callable[[], Tensor | object]
     trained: Sequence[Tensor]
     module: nn.Module
+    recorded: Callable[[], None] | None = None
 
     def __call__(self) -> None:
+        if not self.case.graph:
+            self._run()
+            return
+        if self.recorded is None:
+            self.recorded = record(self._run)
+        self.recorded()
+
+    def _run(self) -> None:
         if self.case.mode == 'inference':
             with torch.no_grad():
                 self.autocast_forward()
@@ -67,6 +78,9 @@ def _loss(outs: Sequence[Tensor]) -> Tensor:
 def _backbone_step(case: Case) -> Step:
     backbone = build_backbone(case).to(case.device)
     backbone.train(case.mode == 'training')
+    if case.compiled:
+        # Others have no blocks that ``torch.compile`` could compile one for all.
+        getattr(backbone, 'compile_blocks', backbone.compile)()
     torch.manual_seed(1)
     images = torch.randn(case.batch_size, 3, *case.size, device=case.device)
     parameters = list(backbone.parameters())

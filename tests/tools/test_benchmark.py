@@ -3,7 +3,10 @@
 import json
 
 import pytest
+import torch
 from toolbox import run_tool
+
+from mmbiformer.benchmark import groups
 
 TINY = ('--repeats', 1, '--device', 'cpu')
 
@@ -48,6 +51,24 @@ def test_backbone(run, tmp_path) -> None:
     assert {'machine', 'code', 'torch', 'threads', 'date', 'command'} <= content[
         'environment'
     ].keys()
+    assert_is_picture(tmp_path)
+
+
+def test_compiled_and_as_a_cuda_graph(run, tmp_path, monkeypatch) -> None:
+    """Without a GPU the graphs are named as not run; what compiling gives has tests of its own."""
+    monkeypatch.setattr(torch._dynamo.config, 'disable', True)
+    # It is measured in another process, which would compile.
+    monkeypatch.setattr(groups, 'peak_bytes', lambda *args: 1)
+    options = ('--size', '32', '--models', 'chunked', '--mode', 'training')
+    out, content = run(*options, '--compile', '--cuda-graph')
+    (rows,) = content['groups']
+    ways = [(row['case']['compiled'], row['case']['graph']) for row in rows]
+    assert ways == [(False, False), (True, False), (False, True), (True, True)]
+    assert [len(row['samples']) for row in rows] == [1, 1, 0, 0]
+    for name in ('chunked, CUDA graph', 'chunked, compiled, CUDA graph'):
+        assert f'{name}: n/a: not run: a CUDA graph needs a CUDA GPU' in out
+    assert 'how long a GPU waits for them: not run, as a CUDA GPU alone has them' in out
+    assert 'floor of all routed attention in bf16 on one H100, worked out and not measured' in out
     assert_is_picture(tmp_path)
 
 
@@ -151,6 +172,10 @@ WRONG = {
     'architecture of Swin-T': (
         ['--level', 'ablation', '--arch', 's'],
         "--level ablation is of Swin-T's size: leave out --arch",
+    ),
+    'compile': (
+        ['--level', 'detector', '--compile'],
+        'go with --level backbone, not with detector',
     ),
     'measure': (['--measure'], '--measure goes with --level advice, not with backbone'),
 }
