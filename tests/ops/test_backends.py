@@ -100,6 +100,29 @@ def test_auto_on_a_gpu_says_once_why_it_takes_chunked(gpu, caplog, problems, lev
     assert record.getMessage().endswith(f"takes backend 'chunked' on this GPU: {problem}")
 
 
+def test_an_old_gpu_is_served_by_chunked(monkeypatch, caplog):
+    class Queries(OnGpu):
+        dtype, shape = torch.float16, (1, 4, 4, 32)
+
+        def __len__(self):
+            return 1
+
+    q = Queries()
+    patch = monkeypatch.setattr
+    patch(triton_backend, 'installation_problem', lambda: None)
+    patch('mmbiformer.ops.triton_regions.INTERPRETED.value', False)
+    patch(torch.cuda, 'get_device_capability', lambda device: (7, 5))
+    with caplog.at_level(logging.INFO, logger='mmbiformer'):
+        assert backends.choose('auto', make_inputs(q=q, k=q, v=q)).name == 'chunked'
+    (record,) = caplog.records
+    assert record.levelno == logging.INFO  # nothing is broken
+    assert record.getMessage().endswith('the compute capability of the GPU, 7.5, is below 8.0')
+    with pytest.raises(
+        ValueError, match=r"^backend 'triton' .* 7.5, is below 8.0; take 'chunked'"
+    ):
+        backends.choose('triton', make_inputs(q=q, k=q, v=q))
+
+
 def test_kernels_that_did_not_pass_are_refused(gpu):
     gpu(kernels='the output is off')
     with pytest.raises(ValueError, match=r"^backend 'triton' cannot run: the output is off; "):

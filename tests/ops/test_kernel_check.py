@@ -2,6 +2,9 @@
 
 import json
 import logging
+import subprocess
+import sys
+import time
 from itertools import product
 
 import pytest
@@ -143,3 +146,30 @@ def test_a_pass_that_cannot_be_written_is_said_once(tried, tmp_path, monkeypatch
     (record,) = caplog.records
     assert 'each process repeats the check until XDG_CACHE_HOME names' in record.getMessage()
     assert len(tried) == 1
+
+
+# What each of two processes runs that come to the same GPU at the same time.
+RACE = """
+import sys, time
+from mmbiformer.ops import kernel_check
+kernel_check.try_apart = lambda setup: time.sleep(float(sys.argv[1]))
+while time.time() < float(sys.argv[2]):
+    pass
+print(kernel_check.fault(kernel_check.Setup('cpu', 'float32', 16, 3, True)))
+"""
+
+
+@needs_triton
+def test_two_processes_check_at_once(tried, tmp_path):
+    start = str(time.time() + 4)
+    command = sys.executable, '-c', RACE
+    runs = [
+        subprocess.Popen([*command, wait, start], stdout=subprocess.PIPE, text=True)
+        for wait in ('0.2', '0.2', '0.21')
+    ]
+    assert [run.communicate(timeout=60)[0] for run in runs] == ['None\n'] * 3
+    # One file, whole, and nothing beside it; a third process finds it.
+    (path,) = tmp_path.glob('mmbiformer/kernel_checks/*')
+    assert json.loads(path.read_text())['setup']['head_dim'] == 16
+    assert kernel_check.fault(Setup('cpu', 'float32', 16, 3, True)) is None
+    assert not tried
