@@ -131,6 +131,21 @@ def test_with_cp_gives_the_same_gradients_and_recomputes(family):
 
 
 @each_family
+def test_with_cp_under_autocast(family):
+    """Parameters are cast anew when a block is computed again."""
+    x, results = torch.randn(2, 3, 50, 70), []
+    for with_cp in (False, True):
+        backbone = build(family, with_cp=with_cp)
+        with torch.autocast('cpu', torch.bfloat16):
+            outs = backbone(x)
+        results.append(gradients(backbone, x, outs))
+    plain, checkpointed = results
+    assert plain.keys() == checkpointed.keys()
+    assert_all_close(checkpointed.values(), plain.values(), rtol=0, atol=0)
+    assert {gradient.dtype for gradient in plain.values()} == {torch.float32}
+
+
+@each_family
 def test_images_of_a_batch_do_not_touch(family):
     backbone = build(family).double().eval()
     x = torch.randn(2, 3, 50, 70, dtype=torch.float64)
