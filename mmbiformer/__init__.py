@@ -2,6 +2,7 @@
 
 import warnings
 
+from .loading import place_loader
 from .stack import find_problems
 
 __version__ = '0.1.0'
@@ -17,5 +18,6 @@ def __getattr__(name: str) -> object:
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
 
 
+place_loader()
 for _problem in find_problems():
     warnings.warn(_problem, stacklevel=2)

@@ -53,16 +53,11 @@ def find_problems(required: tuple[str, ...] = ()) -> list[str]:
                 problems.append(f'{name} {version} does not fit (>={low}, <{below}): {remedy}')
         if module == 'mmcv' and installed and not _has_ops():
             problems.append(f'mmcv is installed without its compiled ops: {remedy}')
-    torch, mmengine = _version('torch'), _version('mmengine')
+    torch = _version('torch')
     if 'mmpretrain' in required and _version('torchvision') is None:
         problems.append(
             'torchvision is not installed, which mmpretrain imports: '
             f'pip install {_fitting_torchvision(torch)}'
-        )
-    if torch and mmengine and Version(torch) >= Version('2.6'):
-        problems.append(
-            f'mmengine {mmengine} cannot load its own checkpoints on torch {torch}: '
-            + _remedy('mmengine', ['mmengine'])
         )
     return problems
 

@@ -49,8 +49,15 @@ def test_the_real_stack_has_no_problem():
 
 @pytest.mark.parametrize(
     'versions',
-    [ONEDL, OPENMMLAB, {**ONEDL, 'torch': '2.13.0+cu130'}, {'torch': '2.13.0'}, {}],
-    ids=['onedl', 'openmmlab', 'local version', 'torch alone', 'nothing'],
+    [
+        ONEDL,
+        OPENMMLAB,
+        {**OPENMMLAB, 'torch': '2.13.0'},
+        {**ONEDL, 'torch': '2.13.0+cu130'},
+        {'torch': '2.13.0'},
+        {},
+    ],
+    ids=['onedl', 'openmmlab', 'openmmlab, new torch', 'local version', 'torch alone', 'nothing'],
 )
 def test_stacks_that_work(versions, install):
     install(versions)
@@ -81,11 +88,6 @@ PROBLEMS = {
         {'mmdet': '3.3.0'},
         'onedl-mmdetection and mmdet overwrite each other as mmdet: '
         'pip uninstall -y onedl-mmdetection mmdet && pip install "onedl-mmdetection>=3.5,<4"',
-    ),
-    'mmengine that cannot load': (
-        {'onedl-mmengine': None, 'mmengine': '0.10.7', 'torch': '2.6.0'},
-        'mmengine 0.10.7 cannot load its own checkpoints on torch 2.6.0: '
-        f'pip uninstall -y mmengine && {MENDS_MMENGINE}',
     ),
 }
 

@@ -1,7 +1,8 @@
 """Checkpoints: reading files safely, names of each family, and a strict account of what fits."""
 
+from .inspecting import CheckpointError
 from .names import BIFORMER, BIFORMER_STL, CLOFORMER, Names
-from .reading import CheckpointError, load_file
+from .reading import load_file, read_checkpoint
 from .strict import adapt_state_dict, backbone_tensors
 
 __all__ = [
@@ -13,4 +14,5 @@ __all__ = [
     'adapt_state_dict',
     'backbone_tensors',
     'load_file',
+    'read_checkpoint',
 ]

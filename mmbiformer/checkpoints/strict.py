@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from .inspecting import CheckpointError
 from .names import Names
-from .reading import CheckpointError
 
 # Names of ours that every staged backbone has.
 _OUT_NORM = re.compile(r'^norm(\d)\.')
