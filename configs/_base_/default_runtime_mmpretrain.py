@@ -1,5 +1,6 @@
-# Runtime of the classification configs; the detection configs take mmdet's own through `mmdet::`.
+# Runtime of the classification configs. See default_runtime_mmdet.py for the import.
 default_scope = 'mmpretrain'
+custom_imports = dict(imports=['mmbiformer'], allow_failed_imports=False)
 
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')

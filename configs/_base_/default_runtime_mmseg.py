@@ -1,5 +1,6 @@
-# Runtime of the segmentation configs; the detection configs take mmdet's own through `mmdet::`.
+# Runtime of the segmentation configs. See default_runtime_mmdet.py for the import.
 default_scope = 'mmseg'
+custom_imports = dict(imports=['mmbiformer'], allow_failed_imports=False)
 
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')

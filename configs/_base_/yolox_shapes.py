@@ -1,6 +1,6 @@
 # A YOLOX of half the width of YOLOX-s, trained from scratch on shapes of all sizes: what the
 # plug-in is compared with. It has no mosaic and no mixing of images, which would change sizes.
-_base_ = ['mmdet::_base_/default_runtime.py', 'datasets/shapes_detection.py']
+_base_ = ['default_runtime_mmdet.py', 'datasets/shapes_detection.py']
 
 widths = [64, 128, 256]
 model = dict(

@@ -4,6 +4,7 @@ _base_ = [
     'mmdet::rtmdet/rtmdet_s_8xb32-300e_coco.py',
     '../_base_/models/tutorial_attention.py',
 ]
+custom_imports = dict(imports=['mmbiformer'], allow_failed_imports=False)
 
 model = dict(
     neck=dict(

@@ -2,7 +2,7 @@
 
 from .inspecting import CheckpointError
 from .names import BIFORMER, BIFORMER_STL, CLOFORMER, Names
-from .reading import load_file, read_checkpoint
+from .reading import load_file, may_unpickle, read_checkpoint
 from .strict import adapt_state_dict, backbone_tensors
 
 __all__ = [
@@ -14,5 +14,6 @@ __all__ = [
     'adapt_state_dict',
     'backbone_tensors',
     'load_file',
+    'may_unpickle',
     'read_checkpoint',
 ]

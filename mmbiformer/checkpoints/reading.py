@@ -17,7 +17,7 @@ from .config_text import disarm
 from .inspecting import CheckpointError, names_in
 from .stand_ins import left_out, settle, stand_ins_for
 
-# Set to 1 it has every checkpoint unpickled as it asks for.
+# Set to 1 it has every file unpickled as it asks for.
 UNPICKLE = 'MMBIFORMER_UNPICKLE'
 # Before it, files could get around torch's weights-only loading.
 _SAFE_TORCH = '2.10'
@@ -58,8 +58,9 @@ def read_checkpoint(path: str | Path, map_location: Any = 'cpu') -> Any:
     if not Path(path).is_file():
         raise CheckpointError(f"checkpoint '{path}' not found: check the path")
     try:
-        if _unpickles(path):
+        if may_unpickle(path):
             return torch.load(path, map_location=map_location, weights_only=False)
+        _warn_of_old_torch()
         stand_ins = stand_ins_for(names_in(path), path)
         with _known_to_torch(stand_ins, path):
             content = torch.load(path, map_location=map_location, weights_only=True)
@@ -77,11 +78,14 @@ def read_checkpoint(path: str | Path, map_location: Any = 'cpu') -> Any:
     return content
 
 
-def _unpickles(path: str) -> bool:
-    """Whether the user wants all files unpickled; warns if so."""
+def may_unpickle(path: str) -> bool:
+    """Whether the user wants all files unpickled; warns each time, with the file's path.
+
+    Raises:
+        UserError: If the variable is neither 1 nor 0.
+    """
     value = os.environ.get(UNPICKLE, '')
     if value in ('', '0'):
-        _warn_of_old_torch()
         return False
     if value != '1':
         raise CheckpointError(f'{UNPICKLE}={value!r} must be 1 or 0: unset it')

@@ -9,6 +9,7 @@ from mmcv.transforms import BaseTransform, RandomFlip
 from mmpretrain.datasets.transforms import RandomResizedCrop
 from torch import Tensor
 
+from mmbiformer.checkpoints import CheckpointError, read_checkpoint
 from mmbiformer.errors import UserError
 
 
@@ -45,12 +46,9 @@ class LoadLabelMap(BaseTransform):
     def _read(self, path: Path) -> Tensor:
         """Logits and classes, (2, K, h, w), float32."""
         try:
-            content = torch.load(path, map_location='cpu', weights_only=True)
-        except Exception as error:  # torch raises anything from EOFError to UnpicklingError
-            reason = (str(error).strip() or repr(error)).splitlines()[0]
-            raise UserError(
-                f"label map '{path}' cannot be read ({reason}): restore it or make it again"
-            ) from error
+            content = read_checkpoint(path)
+        except CheckpointError as error:
+            raise UserError(f'label map {error}: restore it or make it again') from error
         is_map = isinstance(content, Tensor) and content.ndim == 4 and len(content) == 2
         if is_map and content.numel() and content.isfinite().all():
             content = content.float()

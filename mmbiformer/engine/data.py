@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
 
+from mmbiformer.checkpoints import may_unpickle
 from mmbiformer.errors import UserError
 
 from .class_folders import (
@@ -21,6 +22,7 @@ from .class_folders import (
 from .parts import iter_datasets, list_evaluators
 
 SPLITS = ('train', 'val', 'test')
+_RUN = ('.pkl', '.pickle', '.yaml', '.yml')
 
 
 def set_data_root(cfg: Config, data_root: str) -> None:
@@ -63,6 +65,7 @@ def check_data(cfg: Config, splits: Iterable[str]) -> None:
     datasets = [dataset for split in splits for dataset in iter_datasets(cfg, split)]
     labels: dict[str, list[str]] = {}  # data folder -> the folders of classes in it
     for dataset in datasets:
+        _check_annotations_do_not_run(dataset)
         root = dataset.get('data_root') or ''
         # On a file server of mmengine's, looking costs too much.
         if dataset.get('backend_args') or '://' in root:
@@ -80,6 +83,16 @@ def check_data(cfg: Config, splits: Iterable[str]) -> None:
             raise UserError(
                 f"'{first}' and '{second}' do not have the same folders of classes, whose order "
                 f'gives the labels (in one alone: {differing}): make them equal'
+            )
+
+
+def _check_annotations_do_not_run(dataset: ConfigDict) -> None:
+    """mmengine unpickles files of these endings, and makes any object that a YAML file names."""
+    for key in ('ann_file', 'proposal_file'):
+        file = dataset.get(key)
+        if isinstance(file, str) and file.endswith(_RUN) and not may_unpickle(file):
+            raise UserError(
+                f"{key} '{file}' can run code when mm reads it: convert it to JSON (SECURITY.md)"
             )
 
 

@@ -146,7 +146,8 @@ def _load_weights(runner: Runner, checkpoint: str) -> None:
 
 
 def _check_resumable(checkpoint: str) -> None:
-    lacking = sorted({'meta', 'optimizer', 'state_dict'} - load_file(checkpoint).keys())
+    needed = {'message_hub', 'meta', 'optimizer', 'state_dict'}
+    lacking = sorted(needed - load_file(checkpoint).keys())
     if lacking:
         raise UserError(
             f"checkpoint '{checkpoint}' cannot be resumed, it has no {', '.join(lacking)}: "

@@ -115,7 +115,7 @@ def _judge_classifier(
     with whole_or_absent(predictions) as unfinished:
         tester = build_tester(cfg, checkpoint, show_dir=pictures, out=str(unfinished))
         metrics = tester.test()
-    with predictions.open('rb') as file:
+    with predictions.open('rb') as file:  # which this process has just written
         results = pickle.load(file)
     classes = tester.test_dataloader.dataset.metainfo['classes']
     return metrics, confusion_text(results, classes), predictions

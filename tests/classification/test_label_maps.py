@@ -153,7 +153,7 @@ BROKEN = {
     'truncated': lambda path: path.write_bytes(path.read_bytes()[:300]),
     'empty': lambda path: path.write_bytes(b''),
     'foreign': lambda path: path.write_text('no label map'),
-    'of code': of_content(Path('x')),
+    'of code': of_content(print),
 }
 WRONG = {
     'no tensor': of_content({'logits': 1}),
@@ -171,9 +171,7 @@ WRONG = {
 @pytest.mark.parametrize('kind', [*BROKEN, *WRONG])
 def test_a_wrong_label_map_is_named(image, tmp_path, kind):
     (BROKEN | WRONG)[kind](tmp_path / 'maps/cat/1.pt')
-    reason = (
-        r'cannot be read \(.+\): restore it' if kind in BROKEN else 'must be a tensor .* 0 to 6:'
-    )
+    reason = '.*: restore it' if kind in BROKEN else 'must be a tensor .* 0 to 6:'
     with pytest.raises(UserError, match=rf"^label map '.*maps/cat/1\.pt' {reason}") as error:
         pipeline(tmp_path / 'maps', prob=0.0)(dict(image))
     assert '\n' not in str(error.value)

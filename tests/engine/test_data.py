@@ -73,6 +73,18 @@ def test_files_of_the_wrong_kind(coco, options, message) -> None:
         check_data(config(coco, **options), ('train',))
 
 
+@pytest.mark.parametrize('option', ['ann_file', 'proposal_file'])
+@pytest.mark.parametrize('ending', ['pkl', 'pickle', 'yaml', 'yml'])
+def test_annotations_that_could_run_code(coco, option, ending, monkeypatch) -> None:
+    (coco / 'train.json').rename(coco / f'train.{ending}')
+    cfg = config(coco, **{'ann_file': 'no.json', option: f'train.{ending}'})
+    with pytest.raises(UserError, match=rf"^{option} 'train\.{ending}' can run code .* to JSON"):
+        check_data(cfg, ('train',))
+    monkeypatch.setenv('MMBIFORMER_UNPICKLE', '1')
+    if option == 'ann_file':
+        check_data(cfg, ('train',))
+
+
 def test_unknown_class(coco) -> None:
     wrong = config(coco, metainfo=dict(classes=('cat', 'dgo')))
     with pytest.raises(UserError, match=r'classes dgo .* do not occur .* has cat, dog, owl'):

@@ -61,12 +61,20 @@ def test_test_time_augmentation_changes_the_result(tmp_path, shapes) -> None:
 def test_resume_goes_on_where_it_stopped(tmp_path, shapes) -> None:
     common = ['--data-root', shapes, '--work-dir', tmp_path, '--cfg-options', *IN_PROCESS]
     run_tool('train', DETECTION, *common, 'train_cfg.max_epochs=1', 'train_cfg.val_interval=9')
-    assert torch.load(tmp_path / 'epoch_1.pth', weights_only=False)['meta']['iter'] == 1
+    content = torch.load(tmp_path / 'epoch_1.pth', weights_only=False)
+    assert content['meta']['iter'] == 1
+    # In the format of before torch 1.6, and with what mmengine would run when it resumes.
+    content['meta']['config'] = f"gpu_ids = [0]\nopen({str(tmp_path / 'harm')!r}, 'w')\n"
+    torch.save(content, tmp_path / 'epoch_1.pth', _use_new_zipfile_serialization=False)
     run_tool(
         *('train', DETECTION, '--resume', *common),
         *('train_cfg.max_epochs=2', 'train_cfg.val_interval=9'),
     )
-    assert torch.load(tmp_path / 'epoch_2.pth', weights_only=False)['meta']['iter'] == 2
+    assert not (tmp_path / 'harm').exists()
+    resumed = torch.load(tmp_path / 'epoch_2.pth', weights_only=False)
+    assert resumed['meta']['iter'] == 2
+    assert len(resumed['message_hub']['log_scalars']['train/loss'].data[0]) == 2
+    assert 'RetinaNet' in resumed['message_hub']['runtime_info']['cfg']
 
 
 @TASKS

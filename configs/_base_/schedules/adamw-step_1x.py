@@ -1,5 +1,5 @@
 # The published schedule on COCO: batch 16, 12 epochs.
-_base_ = ['mmdet::_base_/schedules/schedule_1x.py', 'mmdet::_base_/default_runtime.py']
+_base_ = ['mmdet::_base_/schedules/schedule_1x.py', '../default_runtime_mmdet.py']
 
 optim_wrapper = dict(
     _delete_=True,
