@@ -133,8 +133,9 @@ def test_builds_and_channels_fit(name):
 
 
 @pytest.mark.parametrize('name', CONFIGS)
-def test_pipelines_build(name):
+def test_the_loader_is_placed_and_pipelines_build(name):
     cfg = load(name)
+    assert cfg.custom_imports == dict(imports=['mmbiformer'], allow_failed_imports=False)
     for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
         transforms = compose(cfg, loader.dataset.pipeline).transforms
         assert len(transforms) >= 2 + (cfg.default_scope != 'mmpretrain')

@@ -29,8 +29,8 @@ _OF_TORCH = {
 # Packages with classes of settings and notes, which training scripts leave beside weights: nothing
 # here asks for them.
 _LEFT_OUT = re.compile(
-    r'(argparse|types|pathlib|typing|mmengine|mmcv|mmdet|mmseg|mmpretrain|mmcls|timm|omegaconf)\.'
-    r'(\w+\.)*[A-Z]\w*|datetime\.\w+'
+    r'(argparse|pathlib|typing|mmengine|mmcv|mmdet|mmseg|mmpretrain|mmcls|timm|omegaconf)\.'
+    r'(\w+\.)*[A-Z]\w*|datetime\.\w+|types\.SimpleNamespace'
 )
 # Those of them that are dicts.
 _DICTS = {

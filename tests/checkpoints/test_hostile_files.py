@@ -1,8 +1,9 @@
 """Files made to do harm, by every way in: nothing is run, and each is refused by name.
 
-All of them: ``make torture``.
+MMBIFORMER_HOSTILE_FILES=1000 takes as many of them.
 """
 
+import os
 import resource
 import shutil
 from contextlib import suppress
@@ -14,7 +15,7 @@ from ways_in import save_toy, ways_in
 
 from mmbiformer.checkpoints import CheckpointError, read_checkpoint
 
-COUNT = 40
+COUNT = int(os.environ.get('MMBIFORMER_HOSTILE_FILES', '40'))
 MEMORY = 2**20  # KiB, of the process at its peak above what it had
 
 

@@ -234,17 +234,15 @@ def _beyond(size: int) -> Call:
     return Call(name, (torch.ones(2)._typed_storage(), 0, (size,), (1,), False, {}))
 
 
-def _missing_storage(numel: int) -> Bytes:
-    """Asks for numbers that no member of the archive has."""
+def _missing_storage(numel: int, old: bool) -> Bytes:
+    """Asks for numbers that the file does not have."""
     head = b'ctorch._utils\n_rebuild_tensor_v2\n((X\x07\x00\x00\x00storagectorch\nFloatStorage\n'
     number = pickle.dumps(numel, 2)[2:-1]
-    return Bytes(
-        head + b'X\x03\x00\x00\x00777X\x03\x00\x00\x00cpu' + number + b'tQK\x00' + number
-        + b'\x85K\x01\x85\x89}tR'
-    )  # fmt: skip
+    key = b'X\x03\x00\x00\x00777X\x03\x00\x00\x00cpu' + number + (b'N' if old else b'')
+    return Bytes(head + key + b'tQK\x00' + number + b'\x85K\x01\x85\x89}tR')
 
 
-def oversizes(number: int) -> list[object]:
+def oversizes(number: int, old: bool) -> list[object]:
     """Values that claim memory which the file does not hold; ``number`` is how much of it."""
     array = Call(Name('numpy.core.multiarray._reconstruct'), (Name('numpy.ndarray'), (0,), 'b'))
     kind = Call(Name('numpy.dtype'), ('f8', False, True))
@@ -254,7 +252,7 @@ def oversizes(number: int) -> list[object]:
     return [
         _repeated_storage(),
         _beyond(number),
-        _missing_storage(number),
+        _missing_storage(number, old),
         Call(Name('builtins.bytearray'), (number,)),
         Call(Name('torch.Tensor'), (number,)),
         Call(Name('torch.FloatTensor'), (number,)),
@@ -356,10 +354,11 @@ def hostile_files(
         return f'config text {text!r}'
 
     def oversize(i: int) -> str:
-        values = oversizes(rng.choice((10**10, 10**12, 10**15, 2**62)))
+        old = rng.random() < 0.3
+        values = oversizes(rng.choice((10**10, 10**12, 10**15, 2**62)), old)
         value, place = values[i % len(values)], rng.choice(PLACES)
-        save(_put(content, value, place), path, old=rng.random() < 0.3)
-        return f'{str(value)[:80]} in {place}'
+        save(_put(content, value, place), path, old)
+        return f'{str(value)[:80]} in {place}, old={old}'
 
     def bomb(i: int) -> str:
         save(content, path)
