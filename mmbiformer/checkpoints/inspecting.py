@@ -42,8 +42,7 @@ def _names_in_archive(path: str | Path) -> set[str]:
         names = [x.filename.lower() for x in members]
         if any(x.endswith('/constants.pkl') for x in names):
             raise CheckpointError(f"'{path}' is a TorchScript program: give a file of weights")
-        is_packed = any(x.compress_type != zipfile.ZIP_STORED for x in members)
-        if is_packed or sum(x.file_size for x in members) > os.path.getsize(path):
+        if sum(x.file_size for x in members) > os.path.getsize(path):
             raise CheckpointError(
                 f"'{path}' holds more than its size: a checkpoint is not compressed; save it "
                 'again with torch.save'

@@ -95,7 +95,9 @@ def save(content: object, path: Path, old: bool = False, protocol: int = 2) -> N
 
 
 def gadgets(harm: Path) -> list[Call]:
-    """Calls that each make a file or a folder in the folder ``harm``."""
+    """Calls that each make a file or a folder in the folder ``harm``, and touch nothing else."""
+    source = harm.parent / 'source'
+    source.touch()
     path = str(harm / 'done')
     shell, code, touch = f'touch {path}', f'open({path!r}, "w").close()', ('touch', path)
     calls = [
@@ -170,9 +172,15 @@ def gadgets(harm: Path) -> list[Call]:
             ],
         ),
         ((path, 65), ['os.open', 'posix.open']),
-        (('/dev', path), ['os.symlink', 'posix.symlink', 'os.link', 'os.rename']),
-        (('/dev/null', path), ['shutil.copyfile', 'shutil.copy', 'shutil.copy2', 'shutil.move']),
-        ((f'file://{harm}/../x', path), ['urllib.request.urlretrieve']),
+        # The last one, since it takes the source away.
+        (
+            (str(source), path),
+            [
+                *('os.symlink', 'posix.symlink', 'os.link', 'shutil.copyfile', 'shutil.copy'),
+                *('shutil.copy2', 'shutil.move'),
+            ],
+        ),
+        ((source.as_uri(), path), ['urllib.request.urlretrieve']),
         (((1,), path), ['torch.save', 'torch.serialization.save', 'mmengine.fileio.dump']),
         ((path, (1,)), ['numpy.savetxt', 'numpy.save', 'numpy.savez']),
         ((path, 'uint8', 'w+', 0, (1,)), ['numpy.memmap']),
