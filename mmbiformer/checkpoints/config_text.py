@@ -21,7 +21,7 @@ def disarm(checkpoint: object, path: str) -> None:
         if isinstance(text, str) and (line := _GPU_IDS.search(text)):
             meta['config'] = line[0]
         if 'cfg' in meta:
-            name = re.sub(r'[^\w./-]', '?', ascii(path))
+            name = re.sub(r'[^\w./-]', '?', path, flags=re.ASCII)  # it becomes code
             meta['cfg'] = f"raise ValueError('the config in {name} is not run: name a config')"
     if isinstance(hub, dict) and isinstance(hub.get('runtime_info'), dict):
         hub['runtime_info'].pop('cfg', None)

@@ -141,7 +141,7 @@ def gadgets(harm: Path) -> list[Call]:
                 *('os.mkdir', 'posix.mkdir', 'os.makedirs', 'os.mkfifo', 'posix.mkfifo'),
                 *('logging.FileHandler', 'sqlite3.connect', '_sqlite3.connect'),
                 *('mmengine.utils.mkdir_or_exist', 'mmengine.utils.path.mkdir_or_exist'),
-                *('mmengine.fileio.isfile', 'shelve.open', 'dbm.dumb.open', 'pathlib.Path'),
+                *('mmengine.fileio.isfile', 'shelve.open', 'dbm.dumb.open'),
                 *(
                     'numpy.load',
                     'torch.load',
