@@ -141,7 +141,8 @@ def test_resuming_what_no_run_wrote(error, tmp_path, content) -> None:
 def test_resuming_a_run_of_another_head(error, tmp_path) -> None:
     path = tmp_path / 'segmenter.pth'
     model = save_untrained(SEGMENTATION, path)
-    torch.save({'state_dict': model.state_dict(), 'meta': {}, 'optimizer': {}}, path)
+    rest = {'message_hub': {}, 'meta': {}, 'optimizer': {}}
+    torch.save({'state_dict': model.state_dict(), **rest}, path)
     assert 'bbox_head' in error('train', DETECTION, '--resume', path)
 
 
