@@ -21,4 +21,10 @@ NECKS = MODELS
 METRICS = Registry(
     'metric', parent=roots.METRICS, scope=SCOPE, locations=['mmbiformer.evaluation.metrics']
 )
+OPTIM_WRAPPER_CONSTRUCTORS = Registry(
+    'optimizer wrapper constructor',
+    parent=roots.OPTIM_WRAPPER_CONSTRUCTORS,
+    scope=SCOPE,
+    locations=['mmbiformer.engine.layer_decay'],
+)
 HOOKS = Registry('hook', parent=roots.HOOKS, scope=SCOPE, locations=[])

@@ -135,6 +135,24 @@ class StagedBackbone(BaseModule, ABC):
             x = to_channels_first(x)
         return tuple(outs)
 
+    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
+        """Which layer a parameter belongs to, and how many there are: as mmpretrain's backbones.
+
+        Layer 0 is what opens the first stage. Each block is a layer, with what opens its stage if
+        it is the first one there. The last layer are the norms of the outputs, and parameters
+        whose name does not begin with ``prefix``.
+        """
+        depths = [len(stage) for stage in self.stages]
+        layer, num_layers = sum(depths) + 1, sum(depths) + 2
+        if param_name.startswith(prefix):
+            kind, *numbers = param_name.removeprefix(prefix).split('.')
+            if kind in ('downsample_layers', 'stages'):
+                stage = int(numbers[0])
+                block = int(numbers[1]) if kind == 'stages' else 0
+                is_stem = kind == 'downsample_layers' and stage == 0
+                layer = 0 if is_stem else 1 + sum(depths[:stage]) + block
+        return layer, num_layers
+
     def compile_blocks(self, dynamic: bool | None = True, **options: object) -> None:
         """Compile the blocks, by ``torch.compile``: once for all of a stage, for any size.
 

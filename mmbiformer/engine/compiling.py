@@ -1,9 +1,10 @@
 """Having PyTorch compile the backbone, where a config says so."""
 
 from mmengine.runner import Runner
-from torch import nn
 
 from mmbiformer.errors import UserError
+
+from .parts import find_backbone
 
 
 def compile_backbone(runner: Runner) -> None:
@@ -23,7 +24,7 @@ def compile_backbone(runner: Runner) -> None:
             f'compile={options!r} must be True, False or a dict of options of torch.compile, as '
             "dict(mode='max-autotune')"
         )
-    backbone = _find_backbone(runner.model)
+    backbone = find_backbone(runner.model)
     if not hasattr(backbone, 'compile_blocks'):
         raise UserError(
             f'compile={options!r}: the backbone, a {type(backbone).__name__}, is none of '
@@ -37,10 +38,3 @@ def compile_backbone(runner: Runner) -> None:
     runner.logger.info(
         "the backbone's blocks are compiled when they first run, which takes a minute or more"
     )
-
-
-def _find_backbone(model: nn.Module) -> nn.Module | None:
-    """The backbone of a model, which may be within DDP, test-time augmentation or both."""
-    while not hasattr(model, 'backbone') and hasattr(model, 'module'):
-        model = model.module
-    return getattr(model, 'backbone', None)

@@ -1,8 +1,9 @@
-"""Walking a config: where its datasets and evaluators are, and which class a part names."""
+"""Where the parts are: datasets and evaluators of a config, the backbone of a model."""
 
 from collections.abc import Iterator
 
 from mmengine.config import Config, ConfigDict
+from torch import nn
 
 
 def iter_datasets(cfg: Config, split: str) -> Iterator[ConfigDict]:
@@ -30,3 +31,10 @@ def type_name(part: dict) -> str:
     """
     kind = part.get('type', '')
     return kind.rpartition('.')[2] if isinstance(kind, str) else kind.__name__
+
+
+def find_backbone(model: nn.Module) -> nn.Module | None:
+    """The backbone of a model, which may be within DDP, test-time augmentation or both."""
+    while not hasattr(model, 'backbone') and hasattr(model, 'module'):
+        model = model.module
+    return getattr(model, 'backbone', None)
