@@ -28,3 +28,6 @@ OPTIM_WRAPPER_CONSTRUCTORS = Registry(
     locations=['mmbiformer.engine.layer_decay'],
 )
 HOOKS = Registry('hook', parent=roots.HOOKS, scope=SCOPE, locations=[])
+TRANSFORMS = Registry(
+    'transform', parent=roots.TRANSFORMS, scope=SCOPE, locations=['mmbiformer.datasets.loading']
+)

@@ -32,9 +32,10 @@ ALLOWED = {
         'mmbiformer.registry',
     },
     'datasets': {
-        *('numpy', 'cv2', 'pycocotools', 'tqdm'),
+        *('numpy', 'cv2', 'PIL', 'pycocotools', 'tqdm', 'mmcv', 'mmengine'),
         'mmbiformer.errors',
         'mmbiformer.files',
+        'mmbiformer.registry',
     },
     'classification': {
         *('torch', 'numpy', 'mmcv', 'mmpretrain'),
@@ -42,9 +43,12 @@ ALLOWED = {
         'mmbiformer.errors',
     },
     'engine': {
-        *('torch', 'mmengine', 'mmdet', 'mmpretrain'),
+        *('torch', 'mmengine', 'mmdet', 'mmpretrain', 'mmseg', 'numpy', 'cv2', 'tqdm'),
         'mmbiformer.checkpoints',
+        'mmbiformer.datasets',
         'mmbiformer.errors',
+        'mmbiformer.evaluation',
+        'mmbiformer.files',
         'mmbiformer.stack',
     },
     'experiments': {

@@ -1,6 +1,7 @@
 """Checking images for classification: a folder for each class, or a file of names and labels."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
@@ -106,13 +107,25 @@ def _annotation_file(dataset: ConfigDict, root: str) -> str | None:
     return split_file if dataset.get('split') and os.path.isfile(split_file) else None
 
 
-def _list_class_folders(folder: str, dataset: ConfigDict) -> list[str]:
+def list_images(dataset: ConfigDict, folder: str) -> Iterator[str]:
+    """The images in the folders of classes."""
+    endings = _endings(dataset)
+    for parent, folders, files in os.walk(folder):
+        folders.sort()
+        if parent != folder:
+            yield from (os.path.join(parent, x) for x in files if x.lower().endswith(endings))
+
+
+def _endings(dataset: ConfigDict) -> tuple[str, ...]:
     from mmpretrain.datasets import ImageNet
 
+    return tuple(dataset.get('extensions') or ImageNet.IMG_EXTENSIONS)
+
+
+def _list_class_folders(folder: str, dataset: ConfigDict) -> list[str]:
     names = sorted(path.name for path in Path(folder).iterdir() if path.is_dir())
-    endings = tuple(dataset.get('extensions') or ImageNet.IMG_EXTENSIONS)
-    files = (file for name in names for file in Path(folder, name).rglob('*'))
-    if not any(file.name.lower().endswith(endings) for file in files):
+    endings = _endings(dataset)
+    if not any(list_images(dataset, folder)):
         raise UserError(
             f"'{folder}' has no images in folders of classes ({', '.join(endings)}): make one for "
             'each class, or give the dataset an ann_file'

@@ -16,7 +16,8 @@ from .data import set_data_root
 RUNNER_KEYS = {
     *('activation_checkpointing', 'auto_scale_lr', 'cfg', 'compile', 'custom_hooks'),
     *('custom_imports', 'efficient_conv_bn_eval', 'experiment_name', 'find_unused_parameters'),
-    *('load_from', 'model_wrapper_cfg', 'randomness', 'resume', 'sync_bn', 'work_dir'),
+    *('load_from', 'max_skipped', 'model_wrapper_cfg', 'randomness', 'resume', 'sync_bn'),
+    'work_dir',
 }
 
 

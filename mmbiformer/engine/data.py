@@ -1,10 +1,7 @@
 """Pointing a config at a data folder, and checking the folder before a run starts."""
 
-import json
-import mmap
 import os
-from collections.abc import Iterable
-from itertools import pairwise
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
@@ -16,9 +13,15 @@ from .class_folders import (
     check_class_folders,
     check_num_classes,
     data_folders,
-    read_lines,
+    list_images,
     reads_class_folders,
 )
+from .data_checks.checked import Checked
+from .data_checks.classes import check_heads, classes_of, dataset_class
+from .data_checks.detection import check_coco, reads_coco
+from .data_checks.files import File, file_findings, open_sample
+from .data_checks.findings import find, refusal, refuse_errors
+from .data_checks.segmentation import check_pairs, reads_label_maps
 from .parts import iter_datasets, list_evaluators
 
 SPLITS = ('train', 'val', 'test')
@@ -53,37 +56,106 @@ def _path_below(path: str, roots: set[str]) -> str | None:
     return None
 
 
-def check_data(cfg: Config, splits: Iterable[str]) -> None:
-    """Check that the data of these splits are there and of the config's classes.
+def check_data(cfg: Config, splits: Iterable[str]) -> list[str]:
+    """Check what folders, annotation files and a few images tell of the data of these splits.
+
+    Returns:
+        list[str]: What is worth saying and keeps no run from starting.
 
     Raises:
-        UserError: If a folder or annotation file is missing or empty, or class names differ.
+        UserError: If data are missing or wrong, or classes of data and model differ.
+    """
+    if os.environ.get('LOCAL_RANK', '0') != '0':
+        return []  # one process of each machine is enough: COCO's takes memory and seconds
+    notices = []
+    for checked in check_datasets(cfg, splits):
+        notices += refuse_errors(checked.findings)
+        may_skip = cfg.get('max_skipped', 0) if checked.split == 'train' else 0
+        opened = open_sample(checked.files)
+        notices += refuse_errors(file_findings(opened, checked.place, may_skip))
+    return notices
+
+
+def check_datasets(cfg: Config, splits: Iterable[str], whole: bool = False) -> Iterator[Checked]:
+    """Check each data set of these splits, without opening images.
+
+    Args:
+        cfg (Config): With datasets that are pointed at their data.
+        splits (Iterable[str]): 'train', 'val' or 'test'.
+        whole (bool): Also what takes long.
+
+    Yields:
+        Checked: What was found; where a data set cannot be checked further, an error is.
+
+    Raises:
+        UserError: If parts of a classification config differ in their number of classes.
     """
     scope = cfg.get('default_scope')
     if scope == 'mmpretrain':
         check_num_classes(cfg)
-    datasets = [dataset for split in splits for dataset in iter_datasets(cfg, split)]
-    labels: dict[str, list[str]] = {}  # data folder -> the folders of classes in it
-    for dataset in datasets:
-        _check_annotations_do_not_run(dataset)
-        root = dataset.get('data_root') or ''
-        # On a file server of mmengine's, looking costs too much.
-        if dataset.get('backend_args') or '://' in root:
-            continue
-        if scope == 'mmpretrain' and not reads_class_folders(dataset):
-            continue
+    first: Checked | None = None
+    seen = []
+    for split in splits:
+        for dataset in iter_datasets(cfg, split):
+            _check_annotations_do_not_run(dataset)
+            root = dataset.get('data_root') or ''
+            # On a file server of mmengine's, looking costs too much.
+            if dataset.get('backend_args') or '://' in root or dataset in seen:
+                continue
+            seen.append(dataset)
+            try:
+                checked = _check_dataset(cfg, dataset, root, scope, whole)
+            except UserError as error:
+                checked = Checked(root, findings=[refusal(error)])
+            if checked is None:
+                continue
+            checked.split = split
+            if first and checked.classes and first.classes:
+                checked.findings += _compare_classes(first, checked)
+            first = first or checked
+            yield checked
+
+
+def _check_dataset(
+    cfg: Config, dataset: ConfigDict, root: str, scope: str, whole: bool
+) -> Checked | None:
+    """Check one data set; None for one that is read in a way of its own."""
+    if scope == 'mmpretrain':
+        if not reads_class_folders(dataset):
+            return None
         _check_folders(dataset, root)
-        if scope == 'mmdet':
-            _check_categories(dataset, root)
-        elif scope == 'mmpretrain' and (names := check_class_folders(cfg, dataset, root)):
-            labels[os.path.join(root, *data_folders(dataset))] = names
-    for (first, names), (second, others) in pairwise(labels.items()):
-        if names != others:
-            differing = ', '.join(sorted(set(names) ^ set(others)))
-            raise UserError(
-                f"'{first}' and '{second}' do not have the same folders of classes, whose order "
-                f'gives the labels (in one alone: {differing}): make them equal'
-            )
+        folder = os.path.join(root, *data_folders(dataset))
+        names = check_class_folders(cfg, dataset, root)
+        # Listing a million takes mmpretrain itself long enough; without labels folders may be any.
+        files = [File(x) for x in list_images(dataset, folder)] if whole and names else []
+        return Checked(folder, names, files=files, counts=dict(images=len(files)))
+    _check_folders(dataset, root)
+    kind = dataset_class(dataset, scope)
+    classes = classes_of(dataset, scope)
+    if scope == 'mmdet' and reads_coco(kind):
+        checked = check_coco(dataset, root, classes or [], whole)
+    elif scope == 'mmseg' and reads_label_maps(kind):
+        checked = check_pairs(dataset, root, classes)
+    else:
+        checked = Checked(root, classes)
+    if classes:
+        checked.findings = check_heads(cfg, classes, checked.place) + checked.findings
+    return checked
+
+
+def _compare_classes(first: Checked, other: Checked) -> list:
+    """The classes of all data sets are the same, in the same order."""
+    pairs = zip(first.classes, other.classes, strict=False)
+    differing = [(i, *names) for i, names in enumerate(pairs) if len(set(names)) > 1]
+    shorter, longer = sorted((first.classes, other.classes), key=len)
+    differing += [(i, longer[i], 'none') for i in range(len(shorter), len(longer))]
+    return find(
+        other.place,
+        f"classes that are not those of '{first.place}', in their order",
+        differing,
+        'make them equal',
+        lambda x: f"label {x[0]} is '{x[1]}' and '{x[2]}'",
+    )
 
 
 def _check_annotations_do_not_run(dataset: ConfigDict) -> None:
@@ -112,64 +184,3 @@ def _check_folders(dataset: ConfigDict, root: str) -> None:
             f"data root '{root}' lacks {', '.join(missing)} (or empty, or a file for a folder, or "
             f'a folder for a file): {layout}'
         )
-
-
-def _check_categories(dataset: ConfigDict, root: str) -> None:
-    """mmdet itself drops unknown names in silence and shifts the labels of those behind them."""
-    from mmdet.datasets import CocoDataset
-    from mmdet.registry import DATASETS
-
-    # A dataset that reads its file in a way of its own may take the classes from elsewhere.
-    kind = dataset['type']  # a name, or the class itself in a pure Python config
-    dataset_class = DATASETS.get(kind) if isinstance(kind, str) else kind
-    if getattr(dataset_class, 'load_data_list', None) is not CocoDataset.load_data_list:
-        return
-    annotations = os.path.join(root, dataset['ann_file'])
-    classes = {**dataset_class.METAINFO, **(dataset.get('metainfo') or {})}.get('classes', ())
-    classes = read_lines(classes) if isinstance(classes, str) else list(classes)
-    names = read_category_names(annotations)
-    unknown = [name for name in classes if name not in names]
-    if unknown:
-        raise UserError(
-            f"classes {', '.join(unknown)} of the config do not occur in '{annotations}', which "
-            f'has {", ".join(names)}: set metainfo.classes of the datasets'
-        )
-    in_order = [name for name in names if name in classes]
-    if classes and in_order != classes:
-        raise UserError(
-            f"the config's classes are in another order than in '{annotations}', and labels "
-            f'follow the file: set metainfo.classes of the datasets to {", ".join(in_order)}'
-        )
-
-
-def read_category_names(annotations: str) -> list[str]:
-    """The category names of a COCO annotation file, in its order.
-
-    Reads the one list and not the file: COCO's training annotations are 450 MB.
-
-    Raises:
-        UserError: If the file is no COCO annotation file.
-    """
-    error = UserError(
-        f"'{annotations}' is not a COCO annotation file (no list of categories with names): "
-        'it may be truncated; restore it'
-    )
-    if not os.path.getsize(annotations):
-        raise error
-    key = b'"categories"'
-    with (
-        open(annotations, 'rb') as file,
-        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text,
-    ):
-        start = text.rfind(key) + len(key)
-        if start < len(key):
-            raise error
-        # The list may stand before the annotations: most often the first megabyte holds it.
-        for stop in (start + 2**20, len(text)):
-            rest = text[start:stop].decode(errors='replace').lstrip().removeprefix(':').lstrip()
-            try:
-                categories, _ = json.JSONDecoder().raw_decode(rest)
-                return [category['name'] for category in categories]
-            except (ValueError, TypeError, KeyError):
-                continue
-    raise error

@@ -14,6 +14,7 @@ from mmbiformer.errors import UserError
 from .compiling import compile_backbone
 from .data import check_data
 from .device import fit_to_device, set_amp
+from .loading import check_loading
 from .parts import iter_datasets, list_evaluators
 from .recipe import advise_batch_size, set_auto_scale_lr
 
@@ -66,8 +67,9 @@ def build_trainer(
     resumes = cfg.get('resume') and cfg.get('load_from')
     if resumes:
         _check_resumable(cfg.load_from)
-    check_data(cfg, ('train', 'val'))
-    runner = _build_runner(cfg, launcher)
+    notices = check_data(cfg, ('train', 'val'))
+    check_loading(cfg, ('train', 'val'))
+    runner = _build_runner(cfg, launcher, notices)
     if resumes:
         _load_weights(runner, cfg.load_from)  # mmengine would only warn of what does not fit
     if advice := advise_batch_size(cfg, runner.world_size):
@@ -101,7 +103,8 @@ def build_tester(
             does not fit the config.
     """
     _check_exists(checkpoint)
-    check_data(cfg, ('test',))
+    notices = check_data(cfg, ('test',))
+    check_loading(cfg, ('test',))
     if out is not None:
         _set_out(cfg, out)
     if show_dir is not None:
@@ -110,15 +113,15 @@ def build_tester(
         _set_tta(cfg)
     # A config that a resumed run dumped would have the runner load that run's latest instead.
     cfg.load_from, cfg.resume = None, False
-    runner = _build_runner(cfg, launcher)
+    runner = _build_runner(cfg, launcher, notices)
     runner.model.eval()  # by which a model knows that layers of training alone may be absent
     _load_weights(runner, checkpoint)
     return runner
 
 
-def _build_runner(cfg: Config, launcher: str) -> Runner:
+def _build_runner(cfg: Config, launcher: str, notices: list[str]) -> Runner:
     cfg.launcher = launcher
-    notices = fit_to_device(cfg, launcher)
+    notices = notices + fit_to_device(cfg, launcher)
     try:
         runner = Runner.from_cfg(cfg)
     except ValueError as error:

@@ -143,7 +143,7 @@ def test_splits_have_the_same_folders(root, classes):
     cfg = with_validation(config(root, **classes))
     check(cfg)
     (root / 'val/dog').rename(root / 'val/fox')
-    message = r"/train' and '.*/val' do not have the same folders .* \(in one alone: dog, fox\)"
+    message = r"/val': classes that are not those of '.*/train', in .*: label 1 is 'dog' and 'fox'"
     with pytest.raises(UserError, match=message):
         check(cfg)
 

@@ -79,7 +79,7 @@ def test_class_names_that_do_not_occur(error, shapes, tmp_path) -> None:
         content['categories'][0]['name'] = 'disc'
         (root / 'annotations' / path.name).write_text(json.dumps(content))
     line = error('train', DETECTION, root=root)
-    assert 'classes circle' in line and 'disc' in line and 'metainfo.classes' in line
+    assert 'lacks: circle' in line and 'disc' in line and 'metainfo.classes' in line
 
 
 @pytest.mark.parametrize('option', ['--resume', '--pretrained'])
