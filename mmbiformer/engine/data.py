@@ -20,7 +20,7 @@ from .data_checks.checked import Checked
 from .data_checks.classes import check_heads, classes_of, dataset_class
 from .data_checks.detection import check_coco, reads_coco
 from .data_checks.files import File, file_findings, open_sample
-from .data_checks.findings import find, refusal, refuse_errors
+from .data_checks.findings import Finding, find, refusal, refuse_errors
 from .data_checks.segmentation import check_pairs, reads_label_maps
 from .parts import iter_datasets, list_evaluators
 
@@ -67,7 +67,8 @@ def check_data(cfg: Config, splits: Iterable[str]) -> list[str]:
     """
     if os.environ.get('LOCAL_RANK', '0') != '0':
         return []  # one process of each machine is enough: COCO's takes memory and seconds
-    notices = []
+    splits = tuple(splits)
+    notices = refuse_errors(_check_evaluators(cfg, splits))
     for checked in check_datasets(cfg, splits):
         notices += refuse_errors(checked.findings)
         may_skip = cfg.get('max_skipped', 0) if checked.split == 'train' else 0
@@ -143,7 +144,28 @@ def _check_dataset(
     return checked
 
 
-def _compare_classes(first: Checked, other: Checked) -> list:
+def _check_evaluators(cfg: Config, splits: Iterable[str]) -> list[Finding]:
+    """Metrics judge by the annotation file of their data set."""
+    findings = []
+    for split in splits:
+        own = {
+            os.path.realpath(os.path.join(x.get('data_root') or '', x.get('ann_file') or ''))
+            for x in iter_datasets(cfg, split)
+        }
+        for evaluator in list_evaluators(cfg, split):
+            path = evaluator.get('ann_file')
+            if not isinstance(path, str) or '://' in path or evaluator.get('backend_args'):
+                continue
+            remedy = f'set {split}_evaluator.ann_file to that of the dataset'
+            missing = [] if os.path.isfile(path) else [f'{split}_evaluator.ann_file']
+            findings += find(path, 'missing', missing, remedy)
+            if not missing and os.path.realpath(path) not in own:
+                what = f'not the annotation file of the {split} dataset'
+                findings += find(path, what, ['ann_file'], remedy, is_error=False)
+    return findings
+
+
+def _compare_classes(first: Checked, other: Checked) -> list[Finding]:
     """The classes of all data sets are the same, in the same order."""
     pairs = zip(first.classes, other.classes, strict=False)
     differing = [(i, *names) for i, names in enumerate(pairs) if len(set(names)) > 1]

@@ -152,6 +152,18 @@ def test_splits_have_the_same_classes(coco) -> None:
     assert "in their order: label 0 is 'cat' and 'cow'" in refusal(cfg)
 
 
+def test_metrics_judge_by_the_file_of_their_data_set(coco) -> None:
+    cfg = coco_config(coco)
+    cfg.val_dataloader = cfg.train_dataloader
+    cfg.val_evaluator = dict(type='CocoMetric', ann_file=str(coco / 'train.json'))
+    assert check_data(cfg, ('train', 'val')) == []
+    cfg.val_evaluator.ann_file = str(coco / 'no.json')
+    assert "no.json': missing: val_evaluator.ann_file; set val_evaluator" in refusal(cfg)
+    (coco / 'no.json').write_bytes((coco / 'train.json').read_bytes())
+    (notice,) = check_data(cfg, ('train', 'val'))
+    assert 'not the annotation file of the val dataset' in notice
+
+
 BROKEN = {
     'empty': (b'', 'it is empty'),
     'html': (b'<html>', 'it is a web page'),
