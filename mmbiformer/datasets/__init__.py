@@ -1,1 +1,1 @@
-"""Data sets. Needs numpy, opencv and pycocotools."""
+"""Data sets, and loading them. Needs numpy, opencv, pillow and pycocotools."""
