@@ -2,6 +2,7 @@
 
 import logging
 import multiprocessing
+import os
 import zlib
 
 from mmcv.transforms import BaseTransform
@@ -63,7 +64,7 @@ class LoadChecked(BaseTransform):
             record, size = (loaded.get('height'), loaded.get('width')), loaded['img'].shape[:2]
             if all(type(x) is int for x in record) and record != size:
                 return size_problem(size, record)
-            return None if '://' in path else file_problem(path)
+            return file_problem(path) if os.path.isfile(path) else None  # else on a server
         if 'gt_seg_map' in new and self.num_classes:
             labels, size = loaded['gt_seg_map'], loaded['ori_shape'][:2]
             if labels.shape != size:
@@ -71,7 +72,8 @@ class LoadChecked(BaseTransform):
             wrong = (labels >= self.num_classes) & (labels != IGNORED)
             if wrong.any():
                 return f'has labels beyond its {self.num_classes} classes'
-            return None if '://' in path else file_problem(path) or deep_problem(path)
+            on_disk = os.path.isfile(path)
+            return (file_problem(path) or deep_problem(path)) if on_disk else None
         return None
 
     def _leave_out(self, path: str, problem: str) -> None:

@@ -22,6 +22,7 @@ from .data_checks.detection import check_coco, reads_coco
 from .data_checks.files import File, file_findings, open_sample
 from .data_checks.findings import Finding, find, refusal, refuse_errors
 from .data_checks.segmentation import check_pairs, reads_label_maps
+from .loading import read_max_skipped
 from .parts import iter_datasets, list_evaluators
 
 SPLITS = ('train', 'val', 'test')
@@ -67,11 +68,11 @@ def check_data(cfg: Config, splits: Iterable[str]) -> list[str]:
     """
     if os.environ.get('LOCAL_RANK', '0') != '0':
         return []  # one process of each machine is enough: COCO's takes memory and seconds
-    splits = tuple(splits)
+    splits, max_skipped = tuple(splits), read_max_skipped(cfg)
     notices = refuse_errors(_check_evaluators(cfg, splits))
     for checked in check_datasets(cfg, splits):
         notices += refuse_errors(checked.findings)
-        may_skip = cfg.get('max_skipped', 0) if checked.split == 'train' else 0
+        may_skip = max_skipped if checked.split == 'train' else 0
         opened = open_sample(checked.files)
         notices += refuse_errors(file_findings(opened, checked.place, may_skip))
     return notices

@@ -24,9 +24,7 @@ def check_loading(cfg: Config, splits: tuple[str, ...]) -> None:
     Raises:
         UserError: If ``max_skipped`` is no number of images.
     """
-    max_skipped = cfg.get('max_skipped', 0)
-    if type(max_skipped) is not int or max_skipped < 0:
-        raise UserError(f'max_skipped={max_skipped!r} must be a number of images, 0 for none')
+    max_skipped = read_max_skipped(cfg)
     scope = cfg.get('default_scope')
     for split in splits:
         for dataset in iter_datasets(cfg, split):
@@ -41,6 +39,18 @@ def check_loading(cfg: Config, splits: tuple[str, ...]) -> None:
             if 'switch_pipeline' in hook:  # mmdet's, for the last epochs
                 options = dict(num_classes=0, max_skipped=max_skipped)
                 hook['switch_pipeline'] = [_checked(x, options) for x in hook['switch_pipeline']]
+
+
+def read_max_skipped(cfg: Config) -> int:
+    """How many images the config lets training leave out.
+
+    Raises:
+        UserError: If ``max_skipped`` is no number of images.
+    """
+    value = cfg.get('max_skipped', 0)
+    if type(value) is not int or value < 0:
+        raise UserError(f'max_skipped={value!r} must be a number of images, 0 for none')
+    return value
 
 
 def _checked(step: ConfigDict, options: dict) -> ConfigDict:

@@ -11,6 +11,7 @@ from mmengine.registry import DATASETS, DefaultScope
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from mmbiformer.engine.data import check_data
 from mmbiformer.engine.loading import check_loading
 from mmbiformer.errors import UserError
 
@@ -134,5 +135,14 @@ def test_pipelines_that_a_hook_switches_to_check_as_well(coco) -> None:
 def test_max_skipped_is_a_number(coco, value) -> None:
     cfg = coco_config(coco)
     cfg.max_skipped = value
-    with pytest.raises(UserError, match=r'max_skipped=.* must be a number of images'):
-        check_loading(cfg, ('train',))
+    for check in (check_loading, check_data):
+        with pytest.raises(UserError, match=r'max_skipped=.* must be a number of images'):
+            check(cfg, ('train',))
+
+
+def test_what_another_file_backend_reads_is_left_to_it(coco) -> None:
+    dataset = build(coco_config(coco))
+    step = dataset.pipeline.transforms[0]
+    step.step.transform = lambda results: {**results, 'img': np.zeros((48, 64, 3), np.uint8)}
+    assert step(dict(img_path='s3://a/b.jpg'))['img'].shape == (48, 64, 3)
+    assert step(dict(img_path='a/b.jpg'))['img'].shape == (48, 64, 3)
