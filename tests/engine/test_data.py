@@ -70,7 +70,7 @@ def test_files_of_the_wrong_kind(coco, options, message) -> None:
 @pytest.mark.parametrize('ending', ['pkl', 'pickle', 'yaml', 'yml'])
 def test_annotations_that_could_run_code(coco, option, ending, monkeypatch) -> None:
     (coco / 'train.json').rename(coco / f'train.{ending}')
-    cfg = config(coco, **{'ann_file': 'no.json', option: f'train.{ending}'})
+    cfg = coco_config(coco, **{'ann_file': 'no.json', option: f'train.{ending}'})
     with pytest.raises(UserError, match=rf"^{option} 'train\.{ending}' can run code .* to JSON"):
         check_data(cfg, ('train',))
     monkeypatch.setenv('MMBIFORMER_UNPICKLE', '1')

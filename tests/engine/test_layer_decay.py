@@ -68,7 +68,7 @@ def test_mmpretrains_constructor_takes_the_layers():
     from mmpretrain.engine import LearningRateDecayOptimWrapperConstructor
 
     model = build('BiFormer')
-    optimizer = dict(type='AdamW', lr=LR)
+    optimizer = dict(type='AdamW', lr=LR, weight_decay=0.05)
     constructor = LearningRateDecayOptimWrapperConstructor(
         dict(type='OptimWrapper', optimizer=optimizer), dict(layer_decay_rate=RATE)
     )
