@@ -49,6 +49,7 @@ ALLOWED = {
         'mmbiformer.errors',
         'mmbiformer.evaluation',
         'mmbiformer.files',
+        'mmbiformer.registry',
         'mmbiformer.stack',
     },
     'experiments': {

@@ -69,13 +69,13 @@ def check_data(cfg: Config, splits: Iterable[str]) -> list[str]:
     if os.environ.get('LOCAL_RANK', '0') != '0':
         return []  # one process of each machine is enough: COCO's takes memory and seconds
     splits, max_skipped = tuple(splits), read_max_skipped(cfg)
-    notices = refuse_errors(_check_evaluators(cfg, splits))
+    notices = []
     for checked in check_datasets(cfg, splits):
         notices += refuse_errors(checked.findings)
         may_skip = max_skipped if checked.split == 'train' else 0
         opened = open_sample(checked.files)
         notices += refuse_errors(file_findings(opened, checked.place, may_skip))
-    return notices
+    return notices + refuse_errors(_check_evaluators(cfg, splits))
 
 
 def check_datasets(cfg: Config, splits: Iterable[str], whole: bool = False) -> Iterator[Checked]:
