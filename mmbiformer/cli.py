@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from .errors import UserError
+from .files import NO_SPACE
 from .stack import require
 
 if TYPE_CHECKING:
@@ -36,6 +37,12 @@ def run_tool(main: Callable[[], None], needs: Sequence[str] = ('mmengine', 'mmcv
         main()
     except UserError as error:
         print(f'error: {_one_line(error)}', file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        if error.errno not in NO_SPACE:
+            raise
+        remedy = 'free space; a training run goes on with --resume'
+        print(f'error: the disk is full: {error}: {remedy}', file=sys.stderr)
         sys.exit(2)
     except ModuleNotFoundError as error:
         if error.name not in JUDGING:

@@ -27,7 +27,7 @@ OPTIM_WRAPPER_CONSTRUCTORS = Registry(
     scope=SCOPE,
     locations=['mmbiformer.engine.layer_decay'],
 )
-HOOKS = Registry('hook', parent=roots.HOOKS, scope=SCOPE, locations=[])
+HOOKS = Registry('hook', parent=roots.HOOKS, scope=SCOPE, locations=['mmbiformer.hooks'])
 TRANSFORMS = Registry(
     'transform', parent=roots.TRANSFORMS, scope=SCOPE, locations=['mmbiformer.datasets.loading']
 )

@@ -111,6 +111,13 @@ def test_the_configs_on_disk_are_the_expected_ones():
 
 
 @pytest.mark.parametrize('name', CONFIGS)
+def test_a_kill_leaves_the_checkpoints_whole(name):
+    hook = load(name).default_hooks.checkpoint
+    assert hook.type == 'mmbiformer.CrashSafeCheckpointHook'
+    assert hook.get('max_keep_ckpts', -1) != 1
+
+
+@pytest.mark.parametrize('name', CONFIGS)
 def test_builds_and_channels_fit(name):
     cfg = load(name)
     model = build_model(cfg).eval()

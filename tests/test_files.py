@@ -1,8 +1,14 @@
 """Writes that are whole or not there; JSON that may be missing."""
 
+import errno
+import os
+import shutil
+import stat
+from contextlib import nullcontext
+
 import pytest
 
-from mmbiformer.files import read_json, whole_or_absent
+from mmbiformer.files import read_json, remove_unfinished, whole_or_absent
 
 
 def test_a_file_appears_when_it_is_complete(tmp_path):
@@ -54,3 +60,32 @@ def test_json_that_cannot_be_read_is_none(tmp_path):
     assert read_json(path) is None
     path.write_text('{"seed": 1}')
     assert read_json(path) == {'seed': 1}
+
+
+def test_what_a_kill_left_is_removed(tmp_path):
+    for name in ('epoch_1.pth', 'report.json'):
+        with pytest.raises(KeyboardInterrupt), whole_or_absent(tmp_path / name) as unfinished:
+            unfinished.write_text('half')
+            shutil.copytree(unfinished.parent, tmp_path / f'.{name}-k1ll_d__')
+            raise KeyboardInterrupt
+    (tmp_path / '.other.pth-12345678').mkdir()
+    (tmp_path / '.other.pth-12345678/mine').touch()
+    remove_unfinished(tmp_path, '*.pth')
+    left = {x.name for x in tmp_path.iterdir()}
+    assert left == {'.report.json-k1ll_d__', '.other.pth-12345678'}
+
+
+@pytest.mark.parametrize('error', [errno.EINVAL, errno.EIO])
+def test_folders_that_cannot_be_synced_are_left_but_errors_are_not(tmp_path, monkeypatch, error):
+    fsync = os.fsync
+
+    def failing(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(error, os.strerror(error))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, 'fsync', failing)
+    expected = pytest.raises(OSError) if error == errno.EIO else nullcontext()
+    with expected, whole_or_absent(tmp_path / 'report.json') as unfinished:
+        unfinished.write_text('whole')
+    assert (tmp_path / 'report.json').read_text() == 'whole'

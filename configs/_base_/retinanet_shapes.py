@@ -3,7 +3,7 @@
 # epochs both in the loop and in the cosine.
 _base_ = [
     'mmdet::_base_/models/retinanet_r50_fpn.py',
-    'default_runtime_mmdet.py',
+    './default_runtime_mmdet.py',
     'datasets/shapes_detection.py',
 ]
 

@@ -30,4 +30,4 @@ train_cfg = dict(max_epochs=max_epochs, val_begin=max_epochs + 1)
 optim_wrapper = dict(optimizer=dict(lr=1e-3))
 param_scheduler = _base_.param_scheduler
 param_scheduler[1].update(T_max=max_epochs, end=max_epochs)
-default_hooks = dict(checkpoint=dict(max_keep_ckpts=1))
+default_hooks = dict(checkpoint=dict(max_keep_ckpts=2))

@@ -1,6 +1,6 @@
 # A YOLOX of half the width of YOLOX-s, trained from scratch on shapes of all sizes: what the
 # plug-in is compared with. It has no mosaic and no mixing of images, which would change sizes.
-_base_ = ['default_runtime_mmdet.py', 'datasets/shapes_detection.py']
+_base_ = ['./default_runtime_mmdet.py', 'datasets/shapes_detection.py']
 
 widths = [64, 128, 256]
 model = dict(
@@ -42,6 +42,6 @@ param_scheduler = [
         convert_to_iter_based=True,
     ),
 ]
-default_hooks = dict(checkpoint=dict(max_keep_ckpts=1))
+default_hooks = dict(checkpoint=dict(max_keep_ckpts=2))
 auto_scale_lr = dict(enable=False, base_batch_size=8)
 randomness = dict(seed=0)

@@ -31,7 +31,7 @@ param_scheduler = [
 ]
 default_hooks = dict(
     logger=dict(interval=20),
-    checkpoint=dict(interval=max_epochs, max_keep_ckpts=1, save_best=None),
+    checkpoint=dict(interval=max_epochs, max_keep_ckpts=2, save_best=None),
     visualization=dict(rescale_factor=4),
 )
 auto_scale_lr = dict(enable=False, base_batch_size=32)

@@ -16,3 +16,5 @@ model = dict(
         attention=_base_.attention,
     )
 )
+
+default_hooks = dict(checkpoint=dict(type='mmbiformer.CrashSafeCheckpointHook'))

@@ -1,7 +1,12 @@
-"""Checkpoints: reading files safely, names of each family, and a strict account of what fits."""
+"""Checkpoints: reading files safely, names of each family, and a strict account of what fits.
+
+Also whole ones: written with a manifest, verified, and the newest of them found.
+"""
 
 from .inspecting import CheckpointError
+from .manifests import check_digest, find_damage, megabytes, remove_checkpoint, write_checkpoint
 from .names import BIFORMER, BIFORMER_STL, CLOFORMER, Names
+from .newest import check_resumable, find_newest, list_checkpoints
 from .reading import load_file, may_unpickle, read_checkpoint
 from .strict import adapt_state_dict, backbone_tensors
 
@@ -13,7 +18,15 @@ __all__ = [
     'Names',
     'adapt_state_dict',
     'backbone_tensors',
+    'check_digest',
+    'check_resumable',
+    'find_damage',
+    'find_newest',
+    'list_checkpoints',
     'load_file',
     'may_unpickle',
+    'megabytes',
     'read_checkpoint',
+    'remove_checkpoint',
+    'write_checkpoint',
 ]

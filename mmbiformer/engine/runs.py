@@ -6,9 +6,9 @@ from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
 from mmengine.model import is_model_wrapper
-from mmengine.runner import Runner, find_latest_checkpoint, load_checkpoint
+from mmengine.runner import Runner, load_checkpoint
 
-from mmbiformer.checkpoints import load_file
+from mmbiformer.checkpoints import check_digest, check_resumable, find_newest
 from mmbiformer.errors import UserError
 
 from .compiling import compile_backbone
@@ -33,7 +33,8 @@ def build_trainer(
     Args:
         cfg (Config): From :func:`load_config`; changed in place.
         launcher (str): 'none', 'pytorch', 'slurm' or 'mpi'.
-        resume (str, optional): A checkpoint to go on from, or 'auto' for the work dir's latest.
+        resume (str, optional): A checkpoint to go on from, or 'auto' for the newest in the work
+            dir that verifies, as where the config resumes and names none.
         pretrained (str, optional): Checkpoint that the backbone starts from.
         amp (bool): Use automatic mixed precision even where the config does not.
         auto_scale_lr (bool): Scale the learning rate with the total batch size.
@@ -46,13 +47,11 @@ def build_trainer(
         set_amp(cfg)
     if auto_scale_lr:
         set_auto_scale_lr(cfg)
-    if resume == 'auto':
-        resume = find_latest_checkpoint(cfg.work_dir)
-        if not resume:
-            raise UserError(
-                f"nothing to resume: '{cfg.work_dir}' has no last_checkpoint; leave --resume out "
-                'to start afresh, or name a checkpoint behind it'
-            )
+    notices = []
+    if resume == 'auto' or (cfg.get('resume') and not (resume or cfg.get('load_from'))):
+        newest, passed_over = find_newest(_checkpoint_folder(cfg))
+        notices = [f'passed over: {reason}' for reason in passed_over]
+        resume = str(newest)
     if resume is not None:
         cfg.resume, cfg.load_from = True, resume
     if pretrained is not None:
@@ -66,11 +65,12 @@ def build_trainer(
             _check_exists(checkpoint)
     resumes = cfg.get('resume') and cfg.get('load_from')
     if resumes:
-        _check_resumable(cfg.load_from)
-    notices = check_data(cfg, ('train', 'val'))
+        check_resumable(cfg.load_from)
+    notices += check_data(cfg, ('train', 'val'))
     check_loading(cfg, ('train', 'val'))
     runner = _build_runner(cfg, launcher, notices)
     if resumes:
+        runner.logger.info(f"resuming from '{cfg.load_from}'")
         _load_weights(runner, cfg.load_from)  # mmengine would only warn of what does not fit
     if advice := advise_batch_size(cfg, runner.world_size):
         runner.logger.warning(advice)
@@ -148,19 +148,17 @@ def _load_weights(runner: Runner, checkpoint: str) -> None:
         raise UserError(f"checkpoint '{checkpoint}' does not fit the config: {error}") from error
 
 
-def _check_resumable(checkpoint: str) -> None:
-    needed = {'message_hub', 'meta', 'optimizer', 'state_dict'}
-    lacking = sorted(needed - load_file(checkpoint).keys())
-    if lacking:
-        raise UserError(
-            f"checkpoint '{checkpoint}' cannot be resumed, it has no {', '.join(lacking)}: "
-            '--resume needs one that a training run wrote, --pretrained takes weights'
-        )
+def _checkpoint_folder(cfg: Config) -> str:
+    """Where the run's checkpoints are: in its work dir, if the hook has no folder of its own."""
+    out_dir = (cfg.get('default_hooks', {}).get('checkpoint') or {}).get('out_dir')
+    name = os.path.basename(cfg.work_dir.rstrip(os.sep))
+    return os.path.join(out_dir, name) if out_dir else cfg.work_dir
 
 
 def _check_exists(checkpoint: str) -> None:
     if '://' not in checkpoint and not Path(checkpoint).is_file():
         raise UserError(f"checkpoint '{checkpoint}' not found: check the path")
+    check_digest(checkpoint)
 
 
 def _set_out(cfg: Config, out: str) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+from mmbiformer.checkpoints import list_checkpoints
 from mmbiformer.datasets.single_shapes import make_single_shapes
 from mmbiformer.engine import build_tester, build_trainer, load_config
 from mmbiformer.errors import UserError
@@ -93,7 +94,7 @@ class Training:
         """Train, or go on from the latest checkpoint; return the last checkpoint."""
         with whole_or_absent(self.recipe) as unfinished:
             unfinished.write_text(self.describe_recipe(), encoding='utf-8')
-        resume = 'auto' if self.last_checkpoint.is_file() else None
+        resume = 'auto' if list_checkpoints(self.work_dir) else None
         pretrained = self.start.make_checkpoint() if self.start and not resume else None
         cfg = self.load_config(data_root)
         build_trainer(cfg, resume=resume, pretrained=pretrained).train()

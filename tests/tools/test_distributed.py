@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from toolbox import CONFIGS, IN_PROCESS, ROOT, TTA, metrics_of, run_command, save_untrained
 
+from mmbiformer.checkpoints import find_damage
 from mmbiformer.datasets.shapes import make_shapes
 
 ITERATIONS = 3
@@ -22,7 +23,7 @@ param_scheduler = None
 randomness = dict(seed=0)
 train_cfg = dict(_delete_=True, type='IterBasedTrainLoop', max_iters={iterations})
 optim_wrapper = dict(_delete_=True, optimizer=dict(type='SGD', lr=1e-3))
-default_hooks = dict(checkpoint=dict(_delete_=True, type='CheckpointHook', by_epoch=False))
+default_hooks = dict(checkpoint=dict(by_epoch=False, interval=1, max_keep_ckpts=2, save_best=None))
 train_dataloader = dict(
     batch_size={batch_size},
     num_workers=0,
@@ -60,7 +61,7 @@ def environment() -> dict[str, str]:
     return {
         **os.environ,
         'PATH': f'{Path(sys.executable).parent}:{os.environ["PATH"]}',
-        'PYTHONPATH': f'{ROOT}/tests/helpers',
+        'PYTHONPATH': f'{ROOT}:{ROOT}/tests/helpers',
         'OMP_NUM_THREADS': '1',
         'PORT': str(port),
     }
@@ -96,6 +97,11 @@ def test_two_processes_equal_one(tmp_path, name, task, model) -> None:
             f'model = dict(backbone=dict(drop_path_rate=0.0), {model})\n'
         )
         records[processes] = train(config, folder, data_root, processes)
+
+        written = sorted(path.name for path in folder.iterdir() if '.pth' in path.name)
+        names = [f'iter_{ITERATIONS - 1}.pth', f'iter_{ITERATIONS}.pth']
+        assert written == sorted([*names, *(f'{name}.sha256' for name in names)])
+        assert all(find_damage(folder / name) is None for name in names)
 
     (one,), two = records[1], records[2]
     assert [record['world_size'] for record in two] == [2, 2]

@@ -1,11 +1,13 @@
 """What the options of tools/train.py and tools/test.py do, on a handful of generated images."""
 
+import os
 import pickle
 
 import pytest
 import torch
 from toolbox import CONFIGS, IN_PROCESS, TTA, metrics_of, run_tool, save_untrained
 
+from mmbiformer.checkpoints import find_damage
 from mmbiformer.datasets.shapes import make_shapes
 from mmbiformer.ops import backends
 
@@ -75,6 +77,22 @@ def test_resume_goes_on_where_it_stopped(tmp_path, shapes) -> None:
     assert resumed['meta']['iter'] == 2
     assert len(resumed['message_hub']['log_scalars']['train/loss'].data[0]) == 2
     assert 'RetinaNet' in resumed['message_hub']['runtime_info']['cfg']
+
+
+def test_resume_passes_over_a_damaged_checkpoint_and_says_so(tmp_path, shapes) -> None:
+    """Of an older version, too, which wrote no manifest."""
+    common = ['--data-root', shapes, '--work-dir', tmp_path, '--cfg-options', *IN_PROCESS]
+    epochs = ['train_cfg.max_epochs=2', 'train_cfg.val_interval=9']
+    run_tool('train', DETECTION, *common, *epochs)
+    (tmp_path / 'epoch_1.pth.sha256').unlink()
+    os.truncate(tmp_path / 'epoch_2.pth', 1000)
+    (log,) = tmp_path.glob('*/*.log')
+    log.unlink()
+    run_tool('train', DETECTION, '--resume', *common, *epochs)
+    (log,) = tmp_path.glob('*/*.log')
+    assert 'passed over: epoch_2.pth is truncated or no checkpoint' in log.read_text()
+    assert f"resuming from '{tmp_path}/epoch_1.pth'" in log.read_text()
+    assert find_damage(tmp_path / 'epoch_2.pth') is None
 
 
 @TASKS

@@ -1,6 +1,8 @@
 """Wrong input ends in one line that names the thing and the remedy, and in exit code 2."""
 
+import errno
 import json
+import os
 import subprocess
 import sys
 
@@ -9,6 +11,7 @@ import torch
 from toolbox import CONFIGS, IN_PROCESS, ROOT, run_tool, save_untrained
 
 from mmbiformer.datasets.shapes import make_shapes
+from mmbiformer.hooks import CrashSafeCheckpointHook
 
 DETECTION = CONFIGS / 'retinanet_biformer_quickstart_shapes.py'
 SEGMENTATION = CONFIGS / 'fpn_biformer_quickstart_shapes.py'
@@ -94,7 +97,33 @@ def test_nothing_to_resume(error) -> None:
 def test_last_checkpoint_is_gone(error, tmp_path) -> None:
     (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'epoch_1.pth'))
     line = error('train', DETECTION, '--resume')
-    assert 'epoch_1.pth' in line and 'not found' in line
+    assert 'nothing to resume' in line and 'epoch_1.pth, which last_checkpoint names, is' in line
+
+
+def test_a_config_that_resumes_nothing(error) -> None:
+    """It would train afresh with a line in the log."""
+    assert 'nothing to resume' in error('train', DETECTION, options=['resume=True'])
+
+
+@pytest.mark.parametrize('option', ['--resume', '--pretrained', None])
+def test_a_checkpoint_that_is_not_what_its_manifest_says(error, tmp_path, option) -> None:
+    path = tmp_path / 'epoch_1.pth'
+    torch.save({'state_dict': {}}, path)
+    path.with_name('epoch_1.pth.sha256').write_text(f'{"0" * 64}  epoch_1.pth')
+    line = error('train', DETECTION, option, path) if option else error('test', DETECTION, path)
+    assert "epoch_1.pth' is damaged: its SHA-256 is not the one in epoch_1.pth.sha256" in line
+
+
+def test_a_full_disk(error, monkeypatch, tmp_path) -> None:
+    """Checkpoints apart, which say more: as at logs."""
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), 'scalars.json')
+
+    monkeypatch.setattr(CrashSafeCheckpointHook, 'before_train', full)
+    options = ['train_cfg.max_epochs=1', 'train_cfg.val_interval=9']
+    line = error('train', DETECTION, options=options)
+    assert 'the disk is full' in line and 'scalars.json' in line and '--resume' in line
 
 
 def test_checkpoint_to_test_not_found(error) -> None:
