@@ -1,5 +1,5 @@
-# Runtime of the detection configs: mmdet's own, with checkpoints that a kill leaves whole. With the
-# import mmengine reads checkpoints without running anything in them, also before it builds the model.
+# Runtime of the detection configs: mmdet's own, with checkpoints that a kill leaves whole. By the
+# import mmengine reads them without running anything in them, also before it builds the model.
 _base_ = 'mmdet::_base_/default_runtime.py'
 
 custom_imports = dict(imports=['mmbiformer'], allow_failed_imports=False)
