@@ -8,7 +8,7 @@ import torch
 from mmbiformer.checkpoints import find_newest, list_checkpoints, write_checkpoint
 from mmbiformer.errors import UserError
 
-OF_A_RUN = dict(meta={}, optimizer={}, state_dict={'x': torch.zeros(3)})
+OF_A_RUN = dict(message_hub={}, meta={}, optimizer={}, state_dict={'x': torch.zeros(3)})
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_each_that_is_passed_over_is_named(folder):
     assert gone == 'epoch_12.pth, which last_checkpoint names, is not there'
     reasons = dict(zip(['epoch_10.pth', 'epoch_11.pth'], passed_over, strict=True))
     assert 'is truncated' in reasons['epoch_11.pth']
-    assert 'no meta, optimizer' in reasons['epoch_10.pth']
+    assert 'no message_hub, meta, optimizer' in reasons['epoch_10.pth']
     assert all(name in reason for name, reason in reasons.items())
 
 

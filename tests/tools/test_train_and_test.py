@@ -67,9 +67,11 @@ def test_resume_goes_on_where_it_stopped(tmp_path, shapes) -> None:
     assert content['meta']['iter'] == 1
     # In the format of before torch 1.6, and with what mmengine would run when it resumes.
     content['meta']['config'] = f"gpu_ids = [0]\nopen({str(tmp_path / 'harm')!r}, 'w')\n"
-    torch.save(content, tmp_path / 'epoch_1.pth', _use_new_zipfile_serialization=False)
+    path = tmp_path / 'epoch_1.pth'
+    torch.save(content, path, _use_new_zipfile_serialization=False)
+    (tmp_path / 'epoch_1.pth.sha256').unlink()
     run_tool(
-        *('train', DETECTION, '--resume', *common),
+        *('train', DETECTION, '--resume', path, *common),
         *('train_cfg.max_epochs=2', 'train_cfg.val_interval=9'),
     )
     assert not (tmp_path / 'harm').exists()
