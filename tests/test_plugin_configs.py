@@ -33,6 +33,9 @@ def test_only_the_neck_differs_from_the_recipe_of_mmdet(name, levels, tmp_path):
         assert plain['auto_scale_lr'].pop('base_batch_size') == 16  # not that of the recipe
         assert cfg['auto_scale_lr'].pop('base_batch_size') == 8 * 32
     assert cfg.pop('custom_imports')['imports'] == ['mmbiformer']  # the loader of checkpoints
+    saving = cfg['default_hooks']['checkpoint']
+    assert saving['type'] == 'mmbiformer.CrashSafeCheckpointHook'
+    saving['type'] = 'CheckpointHook'
     assert cfg == plain
 
 

@@ -33,7 +33,7 @@ WAYS = {
 @pytest.mark.parametrize('way', WAYS.values(), ids=WAYS)
 @pytest.mark.parametrize('old', [False, True], ids=['archive', 'old format'])
 def test_a_hostile_checkpoint_is_one_line(way, old, shapes, tmp_path, capsys):
-    file = tmp_path / 'hostile.pth'
+    file = tmp_path / 'epoch_1.pth'
     call = Call(Name('posix.mkdir'), (str(tmp_path / 'harm'),))
     weights = {'backbone.norm0.weight': torch.ones(64)}
     save(dict(state_dict=weights, meta=call, message_hub={}, optimizer={}), file, old)
@@ -48,5 +48,8 @@ def test_a_hostile_checkpoint_is_one_line(way, old, shapes, tmp_path, capsys):
         run_tool(tool, *args)
     assert stop.value.code == 2
     (line,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith('error: ')]
-    assert f"'{file}' is not read, since it asks for posix.mkdir: " in line
+    reason = f"'{file}' is not read, since it asks for posix.mkdir: "
+    if old and way == WAYS['resume the latest']:  # such a file is not even looked into
+        reason = 'epoch_1.pth is truncated, or no checkpoint of torch 1.6 or later'
+    assert reason in line
     assert not (tmp_path / 'harm').exists()
