@@ -5,7 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from .errors import UserError
 from .files import NO_SPACE
@@ -36,20 +36,15 @@ def run_tool(main: Callable[[], None], needs: Sequence[str] = ('mmengine', 'mmcv
             require(*needs)
         main()
     except UserError as error:
-        print(f'error: {_one_line(error)}', file=sys.stderr)
-        sys.exit(2)
+        _stop(_one_line(error))
     except OSError as error:
         if error.errno not in NO_SPACE:
             raise
-        remedy = 'free space; a training run goes on with --resume'
-        print(f'error: the disk is full: {error}: {remedy}', file=sys.stderr)
-        sys.exit(2)
+        _stop(f'the disk is full: {error}: free space; a training run goes on with --resume')
     except ModuleNotFoundError as error:
         if error.name not in JUDGING:
             raise
-        remedy = 'pip install -e ".[evaluation]"'
-        print(f'error: {error.name} is not installed: {remedy}', file=sys.stderr)
-        sys.exit(2)
+        _stop(f'{error.name} is not installed: pip install -e ".[evaluation]"')
     import torch.distributed as dist
 
     # A thread of gloo's that still has to drop the tensor of the last collective when the
@@ -59,6 +54,11 @@ def run_tool(main: Callable[[], None], needs: Sequence[str] = ('mmengine', 'mmcv
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
         time.sleep(0.2)
+
+
+def _stop(message: str) -> NoReturn:
+    print(f'error: {message}', file=sys.stderr)
+    sys.exit(2)
 
 
 def _one_line(error: UserError) -> str:

@@ -2,5 +2,3 @@
 _base_ = './yolox-s_bra-p3_8xb8-300e_coco.py'
 
 model = dict(neck=dict(levels=(0, 1, 2)))
-
-default_hooks = dict(checkpoint=dict(type='mmbiformer.CrashSafeCheckpointHook'))

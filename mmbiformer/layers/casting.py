@@ -1,6 +1,6 @@
 """Parameters of a block in autocast's dtype, all cast at once.
 
-Autocast casts one parameter after the other, and each gradient back: 24 of the 39 casts of a
+Autocast casts one parameter after the other, and each gradient back: 28 of the 38 casts of a
 routed block. On GPUs each is a launch of a few microseconds, as long as the products of a small
 map.
 """
