@@ -26,7 +26,7 @@ ALLOWED = {
         'mmbiformer.registry',
     },
     'hooks': {
-        *('torch', 'mmengine'),
+        *('torch', 'numpy', 'mmengine'),
         'mmbiformer.checkpoints',
         'mmbiformer.errors',
         'mmbiformer.files',

@@ -1,5 +1,6 @@
 """Hooks of a run, for any mm config."""
 
 from .checkpoint_hook import CrashSafeCheckpointHook
+from .exact_resume_hook import ExactResumeHook
 
-__all__ = ['CrashSafeCheckpointHook']
+__all__ = ['CrashSafeCheckpointHook', 'ExactResumeHook']
