@@ -1,4 +1,4 @@
-"""Every shipped config reads checkpoints without running them, and writes them whole."""
+"""Every shipped config runs nothing in checkpoints, writes them whole, and resumes exactly."""
 
 import pytest
 from mmengine.config import Config
@@ -21,4 +21,5 @@ def test_checkpoints_are_read_and_written_safely(name):
     assert cfg.custom_imports == dict(imports=['mmbiformer'], allow_failed_imports=False)
     hook = cfg.default_hooks.checkpoint
     assert hook.type == 'mmbiformer.CrashSafeCheckpointHook'
+    assert cfg.default_hooks.exact_resume.type == 'mmbiformer.ExactResumeHook'
     assert hook.get('max_keep_ckpts', -1) != 1  # it keeps two, and would say so at each start

@@ -15,6 +15,7 @@ default_hooks = dict(
         max_keep_ckpts=3,
         save_best='accuracy/top1',
     ),
+    exact_resume=dict(type='mmbiformer.ExactResumeHook'),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='VisualizationHook', enable=False),
 )

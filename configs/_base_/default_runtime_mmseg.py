@@ -16,6 +16,7 @@ default_hooks = dict(
         max_keep_ckpts=3,
         save_best='mIoU',
     ),
+    exact_resume=dict(type='mmbiformer.ExactResumeHook'),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='SegVisualizationHook'),
 )

@@ -20,4 +20,7 @@ model = dict(
 # 8 GPUs x 32 images. mmdet's config has 16 from its base, for which this learning rate is not.
 auto_scale_lr = dict(base_batch_size=256)
 
-default_hooks = dict(checkpoint=dict(type='mmbiformer.CrashSafeCheckpointHook'))
+default_hooks = dict(
+    checkpoint=dict(type='mmbiformer.CrashSafeCheckpointHook'),
+    exact_resume=dict(type='mmbiformer.ExactResumeHook'),
+)

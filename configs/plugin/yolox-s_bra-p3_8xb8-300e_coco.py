@@ -17,4 +17,7 @@ model = dict(
     )
 )
 
-default_hooks = dict(checkpoint=dict(type='mmbiformer.CrashSafeCheckpointHook'))
+default_hooks = dict(
+    checkpoint=dict(type='mmbiformer.CrashSafeCheckpointHook'),
+    exact_resume=dict(type='mmbiformer.ExactResumeHook'),
+)
