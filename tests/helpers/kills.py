@@ -5,8 +5,9 @@ python tests/helpers/kills.py --kills 200 --inside 0.5 --pairs 0.25
 A training of a segmenter on the generated shapes saves every second step. It is killed by SIGKILL,
 gone on with by --resume, killed again, and so on to its last step, when the next one begins. After
 each kill every file that has a checkpoint's name must be whole, and the newest at least as new as
-the last one that the run had finished; the run that follows must begin there. The last line says
-how many kills there were, and how many of them inside a save.
+the last one that the run had finished; the run that follows must begin there. What ends must have
+trained the same weights, and found the same metrics, bit for bit, as a training that
+nobody killed. The last line says how many kills there were, and how many of them inside a save.
 """
 
 import argparse
@@ -26,6 +27,7 @@ from pathlib import Path
 import torch
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
+from random_runs import find_differences
 from toolbox import CONFIGS, IN_PROCESS, run_tool
 
 import mmbiformer.hooks.checkpoint_hook as checkpoint_hook
@@ -216,11 +218,15 @@ def torture(kills: int, inside: float, pairs: float, seed: int) -> dict[str, int
     folder = Path(tempfile.mkdtemp(prefix='kills-'))
     data_root = make_shapes(folder / 'shapes', num_train=8, num_val=1)
     (folder / 'config.py').write_text(CONFIG)
+    sizes = (1, 2) if pairs else (1,)
+    wholes = {size: _train_whole(folder, data_root, size) for size in sizes}
     number, at = 0, 0
     processes = 2 if rng.random() < pairs else 1
-    while counts['kills'] < kills:
+    while counts['kills'] < kills or at:
         work_dir = folder / f'run{number}'
         training = Training(work_dir, data_root, processes)
+        if counts['kills'] == kills:
+            training.wait_for('end')  # the last one may come to its end
         # The first save of a folder is let through: before it there is nothing to go on from.
         alive = training.wait_for('step') and (at > 0 or training.wait_for('save_ends'))
         if at and alive:
@@ -244,6 +250,8 @@ def torture(kills: int, inside: float, pairs: float, seed: int) -> dict[str, int
             # Killed behind the last step or not at all: whole, and the next one begins.
             assert set(codes) <= {0, -signal.SIGKILL}, codes
             assert check(work_dir, STEPS) == STEPS
+            differences = find_differences(wholes[processes], _load_last(work_dir))
+            assert differences == [], f'{differences[:9]}: see {work_dir}'
             counts['trainings completed'] += 1
             shutil.rmtree(work_dir)
             number, at = number + 1, 0
@@ -260,6 +268,18 @@ def torture(kills: int, inside: float, pairs: float, seed: int) -> dict[str, int
         print(counts, f'step {at}', flush=True)
     shutil.rmtree(folder)
     return counts
+
+
+def _train_whole(folder: Path, data_root: Path, processes: int) -> dict:
+    """The last checkpoint of a training that nobody kills."""
+    work_dir = folder / f'whole{processes}'
+    assert Training(work_dir, data_root, processes).wait() == [0] * processes
+    return _load_last(work_dir)
+
+
+def _load_last(work_dir: Path) -> dict:
+    path = Path((work_dir / 'last_checkpoint').read_text())
+    return torch.load(path, map_location='cpu', weights_only=False)
 
 
 def main() -> None:
