@@ -19,6 +19,9 @@ from mmbiformer.layers.maps import to_channels_first, to_channels_last
 
 NUM_STAGES = 4
 OUTPUT_NORMS = ('dense', 'classification')
+# Of Inductor on CPUs, where most of compiling is the C++ compiler's reading of headers: fewer and
+# shorter files. Widths here are multiples of a vector's length, and have no tails.
+FEWER_FILES = {'cpp.enable_loop_tail_vec': False, 'cpp.max_horizontal_fusion_size': 32}
 # How BiFormer and Swin's layout begin where no init_cfg is given.
 TRANSFORMER_INIT = [
     dict(type='TruncNormal', layer='Linear', std=0.02, bias=0.0),
@@ -163,7 +166,8 @@ class StagedBackbone(BaseModule, ABC):
         Args:
             dynamic (bool, optional): As of ``torch.compile``; None and False compile again for
                 other sizes. Defaults to True.
-            options: Others of ``torch.compile``: backend, mode, options, fullgraph, disable.
+            options: Others of ``torch.compile``: backend, mode, options, fullgraph, disable. Those
+                of Inductor come on top of ones that shorten compiling on CPUs.
 
         Raises:
             ValueError: If PyTorch is too old, or knows no such option.
@@ -177,6 +181,8 @@ class StagedBackbone(BaseModule, ABC):
         taken = sorted({*known} - {'model', 'isolate_recompiles'})
         for name in options:
             check_choice('option of torch.compile', name, taken)
+        if not options.keys() & {'backend', 'mode'}:
+            options['options'] = {**FEWER_FILES, **options.get('options', {})}
         # Stages differ in widths and more. Were they not isolated, all of them in training and in
         # inference would pass PyTorch's limit of programs for one function.
         self._runs_block = [

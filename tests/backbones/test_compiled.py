@@ -142,6 +142,32 @@ def test_an_old_pytorch_is_refused(monkeypatch):
         build().compile_blocks()
 
 
+@pytest.mark.parametrize(
+    ('asked', 'expected'),
+    [
+        ({}, base.FEWER_FILES),
+        (dict(options={'max_autotune': True}), {**base.FEWER_FILES, 'max_autotune': True}),
+        (
+            dict(options={'cpp.enable_loop_tail_vec': True}),
+            {**base.FEWER_FILES, 'cpp.enable_loop_tail_vec': True},
+        ),
+        (dict(mode='max-autotune'), None),
+        (dict(backend='eager'), None),
+    ],
+)
+def test_inductor_is_given_what_shortens_compiling(monkeypatch, asked, expected):
+    given = []
+
+    def note(model, *, dynamic, isolate_recompiles, backend=None, mode=None, options=None):
+        given.append(options)
+        return model
+
+    monkeypatch.setattr(base.torch, 'compile', note)
+    build().compile_blocks(**asked)
+    assert given == [expected] * 4
+    assert {*base.FEWER_FILES} <= {*torch._inductor.list_options()}
+
+
 @pytest.mark.parametrize('family', FAMILIES)
 @pytest.mark.parametrize('backend', ['triton', 'chunked'])
 def test_nothing_waits_for_the_gpu_or_depends_on_data(monkeypatch, family, backend):
