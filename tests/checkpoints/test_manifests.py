@@ -66,6 +66,25 @@ def test_without_a_manifest_the_archive_is_checked(path):
     assert find_damage(path) == 'is not there'
 
 
+@pytest.mark.parametrize('has_manifest', [True, False])
+@pytest.mark.parametrize(
+    ('signature', 'offset', 'value'),
+    [
+        (b'PK\x06\x07', 16, 2),  # the archive has a second disk
+        (b'PK\x01\x02', 8, 1),  # a record is encrypted
+        (b'PK\x01\x02', 10, 99),  # or compressed in some unknown way
+        (b'PK\x03\x04', 30, 0xFF),  # or has a name that is no text
+    ],
+)
+def test_flips_that_zipfile_stumbles_over(path, signature, offset, value, has_manifest):
+    content = bytearray(path.read_bytes())
+    content[content.index(signature) + offset] = value
+    path.write_bytes(content)
+    if not has_manifest:
+        path.with_name('epoch_1.pth.sha256').unlink()
+    assert ('SHA-256' if has_manifest else 'manifest') in find_damage(path)
+
+
 @pytest.mark.parametrize('text', ['', 'no digest at all', '\n\n'])
 def test_a_broken_manifest_vouches_for_nothing(path, text):
     path.with_name('epoch_1.pth.sha256').write_text(text)

@@ -2,6 +2,7 @@
 
 import os
 
+import damages
 import pytest
 import torch
 
@@ -84,3 +85,8 @@ def test_none_that_verifies_is_an_error(folder):
 def test_an_empty_last_checkpoint_hinders_nothing(folder, content):
     (folder / 'last_checkpoint').write_text(content)
     assert find_newest(folder)[0].name == 'epoch_10.pth'
+
+
+def test_the_newest_is_passed_over_wherever_it_is_damaged(tmp_path):
+    """A sample of tests/helpers/damages.py."""
+    assert damages.torture(tmp_path / 'run', damages=20, seed=1) < 20
