@@ -206,9 +206,10 @@ def run_pair(work_dir: Path, **options) -> None:
     assert codes == {3 if 'stop' in options else 0}, codes
 
 
-# What is no part of a run: when and where it ran, how long it took, and its text.
+# What is no part of a run: when and where it ran, how long it took, and its text. mmengine's version
+# has the commit of the current folder in it.
 APART = {
-    *('meta.time', 'meta.experiment_name', 'meta.cfg'),
+    *('meta.time', 'meta.experiment_name', 'meta.cfg', 'meta.mmengine_version'),
     *('message_hub.runtime_info.experiment_name', 'message_hub.runtime_info.cfg'),
 }
 
