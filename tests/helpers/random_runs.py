@@ -206,7 +206,7 @@ def run_pair(work_dir: Path, **options) -> None:
     assert codes == {3 if 'stop' in options else 0}, codes
 
 
-# What is no part of a run: when and where it ran, how long it took, and its text. mmengine's version
+# What is no part of a run: when and where it ran, how long it took, its text. mmengine's version
 # has the commit of the current folder in it.
 APART = {
     *('meta.time', 'meta.experiment_name', 'meta.cfg', 'meta.mmengine_version'),
