@@ -3,14 +3,16 @@
 import torch
 from mmengine.dist import broadcast, broadcast_object_list, get_rank, get_world_size
 from mmengine.hooks import EMAHook, Hook
-from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from torch.utils.data import Dataset
 
+from mmbiformer.errors import UserError
 from mmbiformer.registry import HOOKS
 
 from .numbered_batches import EndlessLoader, NumberedBatches, number_batches
 from .step_seeds import seed_step
 
+KNOWN_LOOPS = EpochBasedTrainLoop, IterBasedTrainLoop
 KEY = 'exact_resume'  # of what this hook has in a checkpoint
 
 
@@ -26,6 +28,9 @@ class ExactResumeHook(Hook):
     all processes take the buffers of the first one, which are those that a checkpoint has.
 
     Where a resumed run cannot be exact, a warning says so and why.
+
+    Raises:
+        UserError: If the loop is none of mmengine's two, or its loader draws no batches.
     """
 
     priority = 'LOWEST'  # the checkpoint hook must be ready where a run begins with a validation
@@ -54,6 +59,14 @@ class ExactResumeHook(Hook):
         """Begin with the batch behind the last one, or with the validation that is due."""
         self._seed = _share(runner.seed)
         loop = runner.train_loop
+        for what, is_known in (
+            (f'a {type(loop).__name__}', isinstance(loop, KNOWN_LOOPS)),
+            ('data without a batch sampler', loop.dataloader.batch_sampler is not None),
+        ):
+            if not is_known:
+                raise UserError(
+                    f'ExactResumeHook cannot go on with {what}: remove it from default_hooks'
+                )
         by_epoch = isinstance(loop, EpochBasedTrainLoop)
         self._batches = number_batches(
             loop.dataloader, self._seed, get_rank(), endless=not by_epoch

@@ -6,8 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from random_runs import Stopped, find_differences, random_run
+from mmengine.registry import LOOPS
+from mmengine.runner import BaseLoop
+from random_runs import RandomData, Stopped, find_differences, random_run
 from toolbox import ROOT, run_command
+from torch.utils.data import DataLoader
+
+from mmbiformer.errors import UserError
 
 
 def load(work_dir: Path) -> dict:
@@ -138,3 +143,29 @@ class TestWarnings:
 
     def test_of_nothing_where_there_is_nothing(self, stopped, capsys):
         assert 'same one' not in self.resume(stopped, capsys)
+
+
+@LOOPS.register_module(force=True)
+class OwnLoop(BaseLoop):
+    """A loop of somebody's own."""
+
+    def __init__(self, runner, dataloader) -> None:
+        super().__init__(runner, dataloader)
+        self.iter = self.epoch = 0
+        self.max_iters = self.max_epochs = 1
+
+    def run(self) -> None:
+        self.runner.call_hook('before_train')
+
+
+def test_a_loop_that_it_does_not_know_is_refused(tmp_path):
+    run = random_run(tmp_path, by_epoch=True, train_cfg=dict(type='OwnLoop'))
+    with pytest.raises(UserError, match='cannot go on with a OwnLoop: remove it from'):
+        run.train()
+
+
+def test_data_without_batches_are_refused(tmp_path):
+    loader = DataLoader(RandomData(), batch_size=None)
+    run = random_run(tmp_path, by_epoch=True, train_dataloader=loader)
+    with pytest.raises(UserError, match='data without a batch sampler: remove it'):
+        run.train()
