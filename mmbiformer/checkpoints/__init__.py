@@ -1,8 +1,10 @@
 """Checkpoints: reading files safely, names of each family, and a strict account of what fits.
 
-Also whole ones: written with a manifest, verified, and the newest of them found.
+Also whole ones: written with a manifest, verified, and the newest of them found; and whether
+values are finite.
 """
 
+from .finite import first_of, kind_of, list_nonfinite
 from .inspecting import CheckpointError
 from .manifests import check_digest, find_damage, megabytes, remove_checkpoint, write_checkpoint
 from .names import BIFORMER, BIFORMER_STL, CLOFORMER, Names
@@ -22,7 +24,10 @@ __all__ = [
     'check_resumable',
     'find_damage',
     'find_newest',
+    'first_of',
+    'kind_of',
     'list_checkpoints',
+    'list_nonfinite',
     'load_file',
     'may_unpickle',
     'megabytes',

@@ -14,6 +14,7 @@ from mmengine.logging import print_log
 from torch.torch_version import TorchVersion
 
 from .config_text import disarm
+from .finite import check_finite
 from .inspecting import CheckpointError, names_in
 from .stand_ins import left_out, settle, stand_ins_for
 
@@ -51,8 +52,8 @@ def read_checkpoint(path: str | Path, map_location: Any = 'cpu') -> Any:
         map_location: As of :func:`torch.load`.
 
     Raises:
-        CheckpointError: If the file is missing, is no checkpoint, asks for what could run code, or
-            claims to be larger than it is.
+        CheckpointError: If the file is missing, is no checkpoint, asks for what could run code,
+            claims to be larger than it is, or has weights that are not finite.
     """
     path = str(path)
     if not Path(path).is_file():
@@ -75,6 +76,7 @@ def read_checkpoint(path: str | Path, map_location: Any = 'cpu') -> Any:
     if names := left_out(stand_ins):
         print_log(f"left out of '{path}': {', '.join(names)}", logger='current')
     disarm(content, path)
+    check_finite(content, path)
     return content
 
 

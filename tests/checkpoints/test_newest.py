@@ -71,6 +71,15 @@ def test_each_that_is_passed_over_is_named(folder):
     assert all(name in reason for name, reason in reasons.items())
 
 
+def test_weights_that_are_not_finite_are_passed_over(folder):
+    path = folder / 'epoch_10.pth'
+    torch.save({**OF_A_RUN, 'state_dict': {'x': torch.tensor([1.0, float('nan')])}}, path)
+    write_checkpoint(path.read_bytes(), path)
+    newest, (reason,) = find_newest(folder)
+    assert newest.name == 'epoch_9.pth'
+    assert 'weights that are not finite: x (nan)' in reason
+
+
 def test_none_that_verifies_is_an_error(folder):
     for path in list_checkpoints(folder):
         path.write_bytes(b'')
