@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 from .errors import UserError
 from .files import NO_SPACE
 from .stack import require
+from .stopping import Stopped, listening, requested
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -25,6 +26,8 @@ JUDGING = {
 def run_tool(main: Callable[[], None], needs: Sequence[str] = ('mmengine', 'mmcv')) -> None:
     """Run a tool's main function; an error that a user can mend is one line and exit code 2.
 
+    So is a signal, with 128 and its number: SIGTERM 143, SIGINT 130.
+
     Args:
         main (Callable): The function. It imports itself what needs more than this file, so that
             a missing package can be named.
@@ -32,9 +35,14 @@ def run_tool(main: Callable[[], None], needs: Sequence[str] = ('mmengine', 'mmcv
             that judges result files.
     """
     try:
-        if needs:
-            require(*needs)
-        main()
+        with listening():
+            if needs:
+                require(*needs)
+            main()
+    except Stopped as stop:
+        if not stop.is_said:
+            print(f'stopped by {stop.name}', file=sys.stderr)
+        _leave(stop.code)
     except UserError as error:
         _stop(_one_line(error))
     except OSError as error:
@@ -45,6 +53,12 @@ def run_tool(main: Callable[[], None], needs: Sequence[str] = ('mmengine', 'mmcv
         if error.name not in JUDGING:
             raise
         _stop(f'{error.name} is not installed: pip install -e ".[evaluation]"')
+    except Exception as error:  # of any kind, where another process has ended before
+        if not requested():
+            raise
+        stop, reason = Stopped(requested()), ' '.join(f'{type(error).__name__}: {error}'.split())
+        print(f'stopped by {stop.name}, with no checkpoint of now: {reason}', file=sys.stderr)
+        _leave(stop.code)
     import torch.distributed as dist
 
     # A thread of gloo's that still has to drop the tensor of the last collective when the
@@ -58,7 +72,17 @@ def run_tool(main: Callable[[], None], needs: Sequence[str] = ('mmengine', 'mmcv
 
 def _stop(message: str) -> NoReturn:
     print(f'error: {message}', file=sys.stderr)
-    sys.exit(2)
+    _leave(2)
+
+
+def _leave(code: int) -> NoReturn:
+    """End with an exit code, whatever threads and processes of a group are at."""
+    dist = sys.modules.get('torch.distributed')
+    if dist and dist.is_available() and dist.is_initialized():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _one_line(error: UserError) -> str:

@@ -31,6 +31,7 @@ ALLOWED = {
         'mmbiformer.errors',
         'mmbiformer.files',
         'mmbiformer.registry',
+        'mmbiformer.stopping',
     },
     'necks': {'torch', 'mmengine', 'mmbiformer.layers', 'mmbiformer.registry'},
     'rivals': {
@@ -114,8 +115,10 @@ ALLOWED = {
         'mmbiformer.errors',
         'mmbiformer.files',
         'mmbiformer.stack',
+        'mmbiformer.stopping',
     },
     'files': set(),
+    'stopping': set(),
     'tables': {'prettytable'},
     'figures': {'matplotlib'},
 }
