@@ -15,6 +15,7 @@ from .compiling import compile_backbone
 from .data import check_data
 from .device import fit_to_device, set_amp
 from .loading import check_loading
+from .memory import SafeRunner, memory_explained
 from .parts import iter_datasets, list_evaluators
 from .recipe import advise_batch_size, set_auto_scale_lr
 
@@ -68,7 +69,7 @@ def build_trainer(
         check_resumable(cfg.load_from)
     notices += check_data(cfg, ('train', 'val'))
     check_loading(cfg, ('train', 'val'))
-    runner = _build_runner(cfg, launcher, notices)
+    runner = _build_runner(cfg, launcher, notices, 'train')
     if resumes:
         runner.logger.info(f"resuming from '{cfg.load_from}'")
         _load_weights(runner, cfg.load_from)  # mmengine would only warn of what does not fit
@@ -113,17 +114,18 @@ def build_tester(
         _set_tta(cfg)
     # A config that a resumed run dumped would have the runner load that run's latest instead.
     cfg.load_from, cfg.resume = None, False
-    runner = _build_runner(cfg, launcher, notices)
+    runner = _build_runner(cfg, launcher, notices, 'test')
     runner.model.eval()  # by which a model knows that layers of training alone may be absent
     _load_weights(runner, checkpoint)
     return runner
 
 
-def _build_runner(cfg: Config, launcher: str, notices: list[str]) -> Runner:
+def _build_runner(cfg: Config, launcher: str, notices: list[str], split: str) -> Runner:
     cfg.launcher = launcher
     notices = notices + fit_to_device(cfg, launcher)
     try:
-        runner = Runner.from_cfg(cfg)
+        with memory_explained(cfg, split):
+            runner = SafeRunner.from_cfg(cfg)
     except ValueError as error:
         raise UserError(str(error)) from error
     for notice in notices:
