@@ -1,4 +1,4 @@
-"""Every shipped config runs nothing in checkpoints, writes them whole, and resumes exactly."""
+"""Every shipped config takes the loader that runs nothing, and the hooks of safe runs."""
 
 import pytest
 from mmengine.config import Config
@@ -23,3 +23,4 @@ def test_checkpoints_are_read_and_written_safely(name):
     assert hook.type == 'mmbiformer.CrashSafeCheckpointHook'
     assert cfg.default_hooks.exact_resume.type == 'mmbiformer.ExactResumeHook'
     assert hook.get('max_keep_ckpts', -1) != 1  # it keeps two, and would say so at each start
+    assert cfg.default_hooks.stop == dict(type='mmbiformer.SafeStopHook')

@@ -18,6 +18,7 @@ default_hooks = dict(
     ),
     exact_resume=dict(type='mmbiformer.ExactResumeHook'),
     sampler_seed=dict(type='DistSamplerSeedHook'),
+    stop=dict(type='mmbiformer.SafeStopHook'),
     visualization=dict(type='SegVisualizationHook'),
 )
 

@@ -23,4 +23,5 @@ auto_scale_lr = dict(base_batch_size=256)
 default_hooks = dict(
     checkpoint=dict(type='mmbiformer.CrashSafeCheckpointHook'),
     exact_resume=dict(type='mmbiformer.ExactResumeHook'),
+    stop=dict(type='mmbiformer.SafeStopHook'),
 )

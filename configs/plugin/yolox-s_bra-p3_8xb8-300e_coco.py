@@ -20,4 +20,5 @@ model = dict(
 default_hooks = dict(
     checkpoint=dict(type='mmbiformer.CrashSafeCheckpointHook'),
     exact_resume=dict(type='mmbiformer.ExactResumeHook'),
+    stop=dict(type='mmbiformer.SafeStopHook'),
 )

@@ -20,6 +20,8 @@ from .disk_space import check_space
 
 BACKEND = 'mmbiformer_checkpoints'
 FEWEST = 2
+# Where a run stopped between two of its checkpoints: iterations finished.
+STOPPED = 'stopped_iter_{}.pth'
 
 
 @register_backend(BACKEND)
@@ -89,6 +91,7 @@ class CrashSafeCheckpointHook(CheckpointHook):
             backend_args=dict(backend=BACKEND),
             **kwargs,
         )
+        self._saved: tuple[int, int] | None = None  # epochs and iterations of the last one
 
     def before_run(self, runner: Runner) -> None:
         """Choose what to resume from; mmengine would take the last one unseen, or start afresh."""
@@ -106,7 +109,8 @@ class CrashSafeCheckpointHook(CheckpointHook):
         super().before_train(runner)
         problem = [None]
         if is_main_process():
-            for names in (f'{self.filename_tmpl.format("*")}*', 'best_*.pth*', 'last_checkpoint'):
+            saved = [f'{x.format("*")}*' for x in (self.filename_tmpl, STOPPED)]
+            for names in (*saved, 'best_*.pth*', 'last_checkpoint'):
                 for folder in {str(self.out_dir), runner.work_dir}:
                     remove_unfinished(folder, names)
             try:
@@ -117,13 +121,39 @@ class CrashSafeCheckpointHook(CheckpointHook):
         if problem[0]:
             raise UserError(problem[0])
 
+    def save_stopped(self, runner: Runner) -> Path:
+        """Save where a run stops, between two iterations, unless that is saved already.
+
+        The checkpoint is not one of those that are kept: it goes when the next one is safe.
+
+        Args:
+            runner (Runner): With as many epochs and iterations as are finished.
+
+        Returns:
+            Path: The checkpoint that a run goes on from here with.
+
+        Raises:
+            UserError: If the disk is full.
+        """
+        finished = (runner.epoch, runner.iter)
+        if self._saved == finished and self.save_optimizer and self.save_param_scheduler:
+            return Path(self.last_ckpt)
+        name = STOPPED.format(runner.iter)
+        path = Path(self.out_dir, name)
+        with _whole_last_checkpoint(runner) as writer:
+            meta = dict(epoch=runner.epoch, iter=runner.iter)
+            runner.save_checkpoint(self.out_dir, name, meta=meta, backend_args=self.backend_args)
+            if is_main_process():
+                Path(writer.work_dir, 'last_checkpoint').write_text(str(path))
+        return path
+
     def _folder(self, runner: Runner) -> Path:
         """Where the checkpoints of a run are; mmengine knows it only when training begins."""
         work_dir = Path(runner.work_dir)
         return Path(self.out_dir, work_dir.name) if self.out_dir else work_dir
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
-        """Save, and remove the oldest afterwards; mmengine does so before."""
+        """Save, then remove the oldest, which mmengine does before, and those of stops."""
         keep, hub = self.max_keep_ckpts, runner.message_hub
         steps = [x for x in hub.get_info('keep_ckpt_ids', []) if x != step] + [step]
         if keep > 0:
@@ -140,6 +170,10 @@ class CrashSafeCheckpointHook(CheckpointHook):
             hub.update_info('keep_ckpt_ids', steps[-keep:])
             for outdated in steps[:-keep]:
                 self._remove(Path(self.out_dir, self.filename_tmpl.format(outdated)))
+        for path in Path(self.out_dir).glob(STOPPED.format('*')):
+            if int(path.stem.rpartition('_')[2]) <= meta['iter']:
+                self._remove(path)
+        self._saved = (meta['epoch'], meta['iter'])
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
         """Save the best, and remove the former best afterwards; mmengine does so before."""

@@ -8,9 +8,11 @@ from mmengine.config import Config
 from mmengine.model import BaseModel
 from mmengine.registry import METRICS, MODELS
 from mmengine.runner import Runner
+from mmengine.structures import BaseDataElement
 from torch.utils.data import Dataset
 
 HOOK = 'mmbiformer.CrashSafeCheckpointHook'
+STOP_HOOK = 'mmbiformer.SafeStopHook'
 
 
 @MODELS.register_module(force=True)
@@ -21,7 +23,7 @@ class TinyModel(BaseModel):
         super().__init__()
         self.linear = torch.nn.Linear(width, width)
 
-    def forward(self, inputs, mode='tensor'):
+    def forward(self, inputs, data_samples=None, mode='tensor'):
         out = self.linear(torch.stack(inputs))
         return dict(loss=(out - 1).square().mean()) if mode == 'loss' else [out]
 
@@ -36,7 +38,8 @@ class TinyData(Dataset):
         return 4
 
     def __getitem__(self, index: int) -> dict:
-        return dict(inputs=torch.full((self.width,), 1.0 + index))
+        sample = BaseDataElement(metainfo=dict(img_path=f'{index}.jpg'))
+        return dict(inputs=torch.full((self.width,), 1.0 + index), data_samples=sample)
 
 
 @METRICS.register_module(force=True)
@@ -54,8 +57,11 @@ class Growing:
         return dict(acc=Growing.count, miou=Growing.count / 2)
 
 
-def tiny_run(work_dir: Path, *, epochs: int = 3, width: int = 4, hooks=(), **changes) -> Runner:
-    """A run of two steps an epoch; ``changes`` are for the checkpoint hook."""
+def tiny_run(
+    work_dir: Path, *, epochs: int = 3, width: int = 4, hooks=(), stop=None, **changes
+) -> Runner:
+    """A run of two steps an epoch; ``changes`` are for the checkpoint hook, ``stop`` for the one
+    that stops, which is there if it is a dict."""
     hook = dict(type=HOOK, interval=1, max_keep_ckpts=2, save_best='acc', rule='greater')
     resume = changes.pop('resume', False)
     loader = dict(
@@ -73,7 +79,10 @@ def tiny_run(work_dir: Path, *, epochs: int = 3, width: int = 4, hooks=(), **cha
         val_cfg=dict(),
         val_evaluator=[dict(type='Growing')],
         optim_wrapper=dict(optimizer=dict(type='AdamW', lr=0.01)),
-        default_hooks=dict(checkpoint={**hook, **changes}),
+        default_hooks={
+            'checkpoint': {**hook, **changes},
+            **({} if stop is None else {'stop': dict(type=STOP_HOOK, **stop)}),
+        },
         custom_hooks=list(hooks),
         resume=resume,
         experiment_name=f'{time.time_ns()}',  # what runs of one name learn, they share

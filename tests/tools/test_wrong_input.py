@@ -10,6 +10,7 @@ import pytest
 import torch
 from toolbox import CONFIGS, IN_PROCESS, ROOT, run_tool, save_untrained
 
+from mmbiformer.checkpoints import list_nonfinite, load_file
 from mmbiformer.datasets.shapes import make_shapes
 from mmbiformer.hooks import CrashSafeCheckpointHook
 
@@ -112,6 +113,47 @@ def test_a_checkpoint_that_is_not_what_its_manifest_says(error, tmp_path, option
     path.with_name('epoch_1.pth.sha256').write_text(f'{"0" * 64}  epoch_1.pth')
     line = error('train', DETECTION, option, path) if option else error('test', DETECTION, path)
     assert "epoch_1.pth' is damaged: its SHA-256 is not the one in epoch_1.pth.sha256" in line
+
+
+@pytest.fixture(scope='module')
+def spoilt(tmp_path_factory):
+    """Weights of a model of which one is not finite, with what a run has besides."""
+    path = tmp_path_factory.mktemp('weights') / 'spoilt.pth'
+    weights = save_untrained(DETECTION, path).state_dict()
+    weights['backbone.norm3.bias'][0] = float('nan')
+    rest = {'message_hub': {}, 'meta': {}, 'optimizer': {}}
+    torch.save({'state_dict': weights, **rest}, path)
+    return path
+
+
+@pytest.mark.parametrize('way', ['test', '--pretrained', '--resume', 'load_from'])
+def test_weights_that_are_not_finite(error, spoilt, way) -> None:
+    if way == 'test':
+        line = error('test', DETECTION, spoilt)
+    elif way.startswith('--'):
+        line = error('train', DETECTION, way, spoilt)
+    else:
+        line = error('train', DETECTION, options=[f'load_from={spoilt}'])
+    assert f"{spoilt}' holds weights that are not finite: backbone.norm3.bias (nan)" in line
+
+
+def test_sizes_of_a_model_whose_weights_are_not_finite(spoilt, shapes, tmp_path, capsys) -> None:
+    args = ['--config', DETECTION, '--checkpoint', spoilt, '--data-root', shapes]
+    with pytest.raises(SystemExit) as stop:
+        run_tool('size_ap', *args, '--out-dir', tmp_path)
+    assert stop.value.code == 2
+    assert 'holds weights that are not finite: backbone.norm3.bias' in capsys.readouterr().err
+
+
+def test_a_learning_rate_that_ends_in_nan(error, tmp_path) -> None:
+    """It trained on for ever, with exit code 0."""
+    options = ['optim_wrapper.optimizer.lr=1e6', 'optim_wrapper.clip_grad=None']
+    options += ['train_cfg.max_epochs=9', 'train_cfg.val_interval=9', 'param_scheduler=None']
+    line = error('train', DETECTION, options=options)
+    assert 'stopped before the step of the optimizer' in line and '.jpg' in line
+    assert 'learning rate, 1e+06 now' in line
+    for path in tmp_path.glob('*.pth'):
+        assert not list_nonfinite(load_file(path)['state_dict'].items())
 
 
 def test_a_full_disk(error, monkeypatch, tmp_path) -> None:
