@@ -43,6 +43,12 @@ default_hooks = dict(checkpoint=dict(interval={INTERVAL}, max_keep_ckpts=2))
 custom_hooks = [dict(type='Telling')]
 """
 PIPE = []
+LOGGING = os.O_CREAT | os.O_RDWR | os.O_TRUNC
+
+
+def log_of(work_dir: Path, rank: int) -> Path:
+    """What a process of the last training in a folder has printed."""
+    return work_dir.with_name(f'{work_dir.name}.log{rank}')
 
 
 def tell(word: str, number: int = 0) -> None:
@@ -56,6 +62,9 @@ class Telling(Hook):
 
     def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
         tell('step', runner.iter)
+
+    def before_val_iter(self, runner, batch_idx, data_batch=None) -> None:
+        tell('validation', runner.iter)
 
     def after_run(self, runner) -> None:
         tell('end')
@@ -85,9 +94,12 @@ class Training:
         work_dir (Path): Where the training is, and may have begun.
         data_root (Path): The generated shapes.
         processes (int): One, or two that train together.
+        options (list[str]): For ``--cfg-options``. By default each loads data itself.
     """
 
-    def __init__(self, work_dir: Path, data_root: Path, processes: int) -> None:
+    def __init__(
+        self, work_dir: Path, data_root: Path, processes: int, options: list[str] = IN_PROCESS
+    ) -> None:
         self.told: list[tuple[bytes, int]] = []
         self.took: dict[str, list[float]] = dict(save=[], write=[])
         self.began: dict[str, float] = {}
@@ -97,12 +109,12 @@ class Training:
         with socket.socket() as free:
             free.bind(('127.0.0.1', 0))
             port = free.getsockname()[1]
-        resume = ['--resume'] if work_dir.exists() else []
+        resume = ['--resume'] if [*work_dir.glob('*.pth')] else []
         args = [work_dir.with_name('config.py'), *resume, '--work-dir', work_dir]
         args += ['--data-root', data_root]
         if processes > 1:
             args += ['--launcher', 'pytorch']
-        args += ['--cfg-options', *IN_PROCESS]
+        args += ['--cfg-options', *options]
         self.children = []
         for rank in range(processes):
             child = os.fork()
@@ -116,9 +128,8 @@ class Training:
         """What a forked process does; it ends in it."""
         code = 1
         try:
-            log = os.open(
-                f'{args[args.index("--work-dir") + 1]}.log{rank}', os.O_CREAT | os.O_RDWR
-            )
+            os.setpgid(0, 0)  # as of a terminal or a job, with the processes that load data
+            log = os.open(log_of(args[args.index('--work-dir') + 1], rank), LOGGING)
             os.dup2(log, 1)
             os.dup2(log, 2)
             PIPE[:] = [pipe if rank == 0 else os.open(os.devnull, os.O_WRONLY)]
