@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -21,6 +22,9 @@ JUDGING = {
     *('matplotlib', 'prettytable', 'tqdm', 'jinja2', 'scipy', 'PIL', 'pycocotools', 'cv2'),
     *('faster_coco_eval', 'yaml'),
 }
+
+# What gloo says, by which processes on CPUs talk, when one of them is no more.
+PEER_IS_GONE = re.compile(r'gloo/transport.*Connection \w+ by peer')
 
 
 def run_tool(main: Callable[[], None], needs: Sequence[str] = ('mmengine', 'mmcv')) -> None:
@@ -54,11 +58,14 @@ def run_tool(main: Callable[[], None], needs: Sequence[str] = ('mmengine', 'mmcv
             raise
         _stop(f'{error.name} is not installed: pip install -e ".[evaluation]"')
     except Exception as error:  # of any kind, where another process has ended before
-        if not requested():
-            raise
-        stop, reason = Stopped(requested()), ' '.join(f'{type(error).__name__}: {error}'.split())
-        print(f'stopped by {stop.name}, with no checkpoint of now: {reason}', file=sys.stderr)
-        _leave(stop.code)
+        if requested():
+            stop, reason = Stopped(requested()), f'{type(error).__name__}: {error}'
+            reason = ' '.join(reason.split())
+            print(f'stopped by {stop.name}, with no checkpoint of now: {reason}', file=sys.stderr)
+            _leave(stop.code)
+        if PEER_IS_GONE.search(str(error)):
+            _stop('another process of this run has ended: what it printed says why')
+        raise
     import torch.distributed as dist
 
     # A thread of gloo's that still has to drop the tensor of the last collective when the

@@ -16,6 +16,17 @@ def test_a_tool_leaves_its_process_group(tmp_path) -> None:
     assert not dist.is_initialized()
 
 
+def test_that_another_process_has_ended_is_one_line(capsys):
+    def main() -> None:
+        raise RuntimeError('[gloo/transport/tcp/pair.cc:553] Connection closed by peer [1.2.3.4]')
+
+    with pytest.raises(SystemExit) as stop:
+        run_tool(main, ())
+    assert stop.value.code == 2
+    line = 'error: another process of this run has ended: what it printed says why\n'
+    assert capsys.readouterr().err == line
+
+
 @pytest.mark.parametrize('needs', [(), ('mmengine',)], ids=['files', 'models'])
 def test_a_missing_package_of_the_extra_is_named_with_its_remedy(needs, capsys):
     def main() -> None:
