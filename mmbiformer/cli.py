@@ -57,15 +57,18 @@ def run_tool(main: Callable[[], None], needs: Sequence[str] = ('mmengine', 'mmcv
         if error.name not in JUDGING:
             raise
         _stop(f'{error.name} is not installed: pip install -e ".[evaluation]"')
-    except Exception as error:  # of any kind, where another process has ended before
-        if requested():
+    except Exception as error:  # of any kind
+        if requested():  # another process has ended before
             stop, reason = Stopped(requested()), f'{type(error).__name__}: {error}'
             reason = ' '.join(reason.split())
             print(f'stopped by {stop.name}, with no checkpoint of now: {reason}', file=sys.stderr)
             _leave(stop.code)
         if PEER_IS_GONE.search(str(error)):
             _stop('another process of this run has ended: what it printed says why')
-        raise
+        # The Runner builds data, optimizer and more when a run starts.
+        if 'mmengine' not in sys.modules or (explained := _explain(error)) is None:
+            raise
+        _stop(_one_line(explained))
     import torch.distributed as dist
 
     # A thread of gloo's that still has to drop the tensor of the last collective when the
@@ -75,6 +78,12 @@ def run_tool(main: Callable[[], None], needs: Sequence[str] = ('mmengine', 'mmcv
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
         time.sleep(0.2)
+
+
+def _explain(error: Exception) -> UserError | None:
+    from .engine.building import explain
+
+    return explain(error)
 
 
 def _stop(message: str) -> NoReturn:
@@ -97,7 +106,8 @@ def _one_line(error: UserError) -> str:
     text = str(error)
     if text.startswith('Caught UserError in DataLoader worker'):
         text = text.rpartition(f'{UserError.__module__}.{UserError.__qualname__}: ')[2]
-    return ' '.join(text.split())
+    # Within a line spaces stay, which paths may have.
+    return ' '.join(line.strip() for line in text.splitlines() if line.strip())
 
 
 def tool_parser(description: str) -> argparse.ArgumentParser:
@@ -109,14 +119,14 @@ def tool_parser(description: str) -> argparse.ArgumentParser:
 
 def run_parser(description: str) -> argparse.ArgumentParser:
     """A parser with the config and the options that training and testing share."""
-    from mmengine.config import DictAction
+    from .engine.options import OptionsAction
 
     parser = tool_parser(description)
     parser.add_argument('config', help='config file')
     parser.add_argument('--work-dir', help='folder for logs and checkpoints')
     parser.add_argument('--data-root', help="folder of the data, instead of the config's")
     parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, help='override the config: key=value'
+        '--cfg-options', nargs='+', action=OptionsAction, help='override the config: key=value'
     )
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)

@@ -17,6 +17,7 @@ from .names import Names
 _OUT_NORM = re.compile(r'^norm(\d)\.')
 _STAGE = re.compile(r'^(?:stages|downsample_layers)\.(\d)\.')
 _BACKBONE = 'backbone.'
+SHOWN = 5  # names of each kind in a message
 
 
 def backbone_tensors(checkpoint: Mapping) -> dict[str, Tensor]:
@@ -135,11 +136,16 @@ def _raise_misfits(
     ]
     kinds = {'that are no tensors': others, 'missing': missing, 'unexpected': unexpected}
     kinds['of another shape'] = reshaped
-    misfits = [f'{len(x)} {kind}: {", ".join(x)}' for kind, x in kinds.items() if x]
+    misfits = [f'{len(x)} {kind}: {_first(x)}' for kind, x in kinds.items() if x]
     if misfits:
         raise CheckpointError(
             f'the checkpoint is of another architecture than the backbone: {"; ".join(misfits)}'
         )
+
+
+def _first(names: list[str]) -> str:
+    more = f' and {len(names) - SHOWN} more' if len(names) > SHOWN else ''
+    return ', '.join(names[:SHOWN]) + more
 
 
 def _count(names: list[str]) -> str:

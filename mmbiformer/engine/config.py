@@ -1,7 +1,9 @@
 """Loading a config and pointing it at files, with errors that name what is wrong."""
 
-import difflib
+import contextlib
 import importlib
+import io
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -10,15 +12,10 @@ from mmengine.config import Config
 from mmbiformer.errors import UserError
 from mmbiformer.stack import require
 
+from .config_checks.keys import check_config
+from .config_checks.lookup import nearest, suggest
+from .config_checks.places import RUNNER_KEYS
 from .data import set_data_root
-
-# What mmengine's Runner reads besides what the shipped configs set.
-RUNNER_KEYS = {
-    *('activation_checkpointing', 'auto_scale_lr', 'cfg', 'compile', 'custom_hooks'),
-    *('custom_imports', 'efficient_conv_bn_eval', 'experiment_name', 'find_unused_parameters'),
-    *('load_from', 'max_skipped', 'model_wrapper_cfg', 'randomness', 'resume', 'sync_bn'),
-    'work_dir',
-}
 
 
 def load_config(
@@ -41,24 +38,34 @@ def load_config(
         Config: The merged config.
 
     Raises:
-        UserError: If the file is missing or cannot be read, or an option names no key of it.
+        UserError: If the file is missing or cannot be read, or has a key or name, or an option
+            does, that nothing knows.
     """
     if not Path(path).is_file():
         known = {config.name: str(config) for config in Path(path).parent.glob('*.py')}
-        raise UserError(f"config '{path}' not found{_did_you_mean(Path(path).name, known)}")
+        close = nearest(Path(path).name, known)
+        hint = f"did you mean '{known[close[0]]}'?" if close else 'check the path'
+        raise UserError(f"config '{path}' not found: {hint}")
     try:
         cfg = Config.fromfile(path)
     except Exception as error:  # a config is Python: anything may go wrong in it
         raise UserError(f"config '{path}' cannot be read: {error!r}") from error
-    require(*{'mmdet', 'mmseg', 'mmpretrain'} & {cfg.get('default_scope')})
+    packages = {'mmdet', 'mmseg', 'mmpretrain'} & {cfg.get('default_scope')}
+    require(*packages)
     _check_torchvision()
-    for name in cfg_options or {}:
-        _check_option(cfg, name)
-    try:
-        cfg.merge_from_dict(cfg_options or {})
-    except (KeyError, TypeError, IndexError) as error:
-        raise UserError(f'--cfg-options cannot be merged into the config: {error}') from error
+    for package in packages:
+        _import_quietly(package)
+    _check_options(cfg, cfg_options or {})
+    for name, value in (cfg_options or {}).items():
+        try:
+            cfg.merge_from_dict({name: value})
+        except (KeyError, TypeError, IndexError) as error:
+            reason = str(error.args[0] if error.args else error)[:200]
+            raise UserError(
+                f'--cfg-options {name}={value!r} cannot be merged: {reason}'
+            ) from error
     cfg.work_dir = work_dir or cfg.get('work_dir') or str(Path('work_dirs', Path(path).stem))
+    check_config(cfg)
     if data_root is not None:
         set_data_root(cfg, data_root)
     return cfg
@@ -78,25 +85,25 @@ def _check_torchvision() -> None:
         ) from error
 
 
-def _check_option(cfg: Config, name: str) -> None:
-    """Refuse what mmengine would take as a new key in silence, where it looks like a mistake."""
-    node: object = cfg
-    for depth, key in enumerate(name.split('.')):
-        if isinstance(node, (list, tuple)) and key.isdigit() and int(key) < len(node):
-            node = node[int(key)]
-        elif not isinstance(node, (Config, dict)) or (depth == 0 and key in RUNNER_KEYS):
-            return  # where it does not fit, merging says so
-        elif key in node:
-            node = node[key]
-        else:
-            known = {other: other for other in (*node, *(() if depth else RUNNER_KEYS))}
-            # Below the top level new keys are common: only one much like another is refused.
-            if depth == 0 or difflib.get_close_matches(key, known, n=1, cutoff=0.85):
-                hint = _did_you_mean(key, known)
-                raise UserError(f"--cfg-options {name}: the config has no '{key}'{hint}")
-            return
+def _import_quietly(package: str) -> None:
+    """Import what registers, without what mmdet and mmseg say of an optional package of theirs.
+
+    They log "Could not import OneDL" for debugging, and mmengine's `print_log` prints it whatever
+    its level is.
+    """
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        for module in ('datasets', 'models'):
+            importlib.import_module(f'{package}.{module}')
+    for line in out.getvalue().splitlines():
+        if not line.startswith('Could not import OneDL'):
+            print(line)
 
 
-def _did_you_mean(name: str, known: dict[str, str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    return f": did you mean '{known[close[0]]}'?" if close else ': check the name'
+def _check_options(cfg: Config, names: Iterable[str]) -> None:
+    """Refuse options whose first key is none: a file may have keys of its own, which it reads."""
+    for name in names:
+        key = name.partition('.')[0]
+        if key not in cfg and key not in RUNNER_KEYS:
+            hint = suggest(key, {*cfg, *RUNNER_KEYS})
+            raise UserError(f"--cfg-options {name}: the config has no '{key}': {hint}")

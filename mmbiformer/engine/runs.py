@@ -11,7 +11,9 @@ from mmengine.runner import Runner, load_checkpoint
 from mmbiformer.checkpoints import check_digest, check_resumable, find_newest
 from mmbiformer.errors import UserError
 
+from .building import explain
 from .compiling import compile_backbone
+from .config_checks.channels import check_channels
 from .data import check_data
 from .device import fit_to_device, set_amp
 from .loading import check_loading
@@ -126,8 +128,12 @@ def _build_runner(cfg: Config, launcher: str, notices: list[str], split: str) ->
     try:
         with memory_explained(cfg, split):
             runner = SafeRunner.from_cfg(cfg)
-    except ValueError as error:
-        raise UserError(str(error)) from error
+    except Exception as error:  # what builds parts raises anything
+        if (explained := explain(error)) is None:
+            raise
+        raise explained from error
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    check_channels(model, cfg.model, cfg.get('default_scope'))
     for notice in notices:
         runner.logger.warning(notice)
     # Ops and layers know no mm package: they say by Python's logging which backend and path run.

@@ -1,5 +1,7 @@
 """Loading configs, and what a mistyped name or option is answered with."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -43,8 +45,31 @@ def test_missing_config_suggests_the_nearest() -> None:
     ],
 )
 def test_mistyped_option_suggests_the_nearest(option, mistyped, nearest) -> None:
-    with pytest.raises(UserError, match=f"has no '{mistyped}': did you mean '{nearest}'"):
+    with pytest.raises(UserError, match=f"no '{mistyped}': did you mean '{nearest}'") as raised:
         load_config(str(RETINANET), cfg_options={option: 1.0})
+    assert option.partition(mistyped)[0] + mistyped in str(raised.value)
+
+
+def test_a_mistyped_key_of_a_file_is_answered_as_an_option_is(tmp_path) -> None:
+    config = tmp_path / 'mistyped.py'
+    config.write_text(f"_base_ = '{RETINANET}'\nmodel = dict(backbone=dict(drop_path=0.1))\n")
+    said = "model.backbone.drop_path=0.1: BiFormer takes no 'drop_path': did you mean 'drop_path_"
+    with pytest.raises(UserError, match=said):
+        load_config(str(config))
+    with pytest.raises(UserError, match=said):
+        load_config(str(RETINANET), cfg_options={'model.backbone.drop_path': 0.1})
+
+
+def test_an_unknown_first_key_of_an_option() -> None:
+    """A file may have variables; nothing reads those of the command line."""
+    with pytest.raises(UserError, match="--cfg-options my_lr: the config has no 'my_lr'"):
+        load_config(str(RETINANET), cfg_options={'my_lr': 1.0})
+
+
+def test_nothing_is_printed_of_optional_packages(tmp_path) -> None:
+    code = f"from mmbiformer.engine import load_config; load_config('{RETINANET}')"
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
+    assert 'OneDL' not in done.stdout + done.stderr
 
 
 def test_new_keys_are_taken() -> None:
@@ -55,7 +80,7 @@ def test_new_keys_are_taken() -> None:
 
 
 def test_option_that_cannot_be_merged() -> None:
-    with pytest.raises(UserError, match='--cfg-options cannot be merged'):
+    with pytest.raises(UserError, match=r'--cfg-options param_scheduler\.9\.end=3 cannot be'):
         load_config(str(RETINANET), cfg_options={'param_scheduler.9.end': 3})
 
 
