@@ -65,6 +65,13 @@ def test_a_mistake_is_named_with_its_path_and_remedy(option, value, said) -> Non
     assert str(raised.value).startswith(option) and said in str(raised.value)
 
 
+def test_a_class_without_arguments_takes_none() -> None:
+    cfg = load(DETECTION)
+    cfg.custom_hooks = [dict(type='SyncNormHook', priority=48), dict(type='SyncNormHook', x=1)]
+    (line,) = find_mistakes(cfg)
+    assert line.startswith("custom_hooks.1.x=1: SyncNormHook takes no 'x'")
+
+
 def test_the_message_is_short() -> None:
     """mmdet alone has hundreds of models."""
     cfg = load(DETECTION)

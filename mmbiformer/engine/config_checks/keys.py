@@ -15,15 +15,14 @@ from .lookup import find_class, names_in, nearest, operators, registries_within,
 from .names import correct
 from .places import EVALUATOR, FOREIGN, FREE_KEYS, PLACES, RUNNER_KEYS, Place
 from .signatures import keys_of
-from .words import is_of_mm, is_read, is_spoken_of, quoted_by, words_of
+from .words import is_of_mm, is_quoted, is_read, is_spoken_of, quoted_by, words_of
 
 Owners = tuple[Callable, ...]
-# How like a known word one must be that a class's source does not speak of, to be a mistake.
-LIKENESS = 0.75
+# How like a known word another must be to be taken for it; at the top of a file, which has
+# variables of its own, more so: train_pipeline is no tta_pipeline.
+LIKENESS, TOP_LIKENESS = 0.75, 0.885
 # Dicts that mm's models read themselves.
 _HANDED_ON = re.compile(r'model\.(train|test)_cfg\b')
-# At the top a file has variables of its own: train_pipeline is no tta_pipeline.
-TOP_LIKENESS = 0.885
 
 
 def check_config(cfg: Config) -> None:
@@ -95,7 +94,7 @@ class _Walk:
         """A dict with the name of its class."""
         kind = value['type']
         target = self._find(kind, place.registry)
-        if target is None and place.registry is None and is_read(str(kind)):
+        if target is None and place.registry is None and is_quoted(str(kind)):
             # A class may name parts of its own.
             yield from self.free({x: value[x] for x in value if x != 'type'}, path, owners)
         elif target is None:
@@ -105,11 +104,7 @@ class _Walk:
             if close or is_of_mm(owners[0]):
                 what = place.registry.name if place.registry else 'class'
                 listed = ', '.join(known[x] for x in close)
-                remedy = (
-                    f'nearest are {listed}'
-                    if close
-                    else 'install or import (custom_imports) what has it'
-                )
+                remedy = f'nearest are {listed}' if close else 'install what has it'
                 yield f'{path}.type={kind!r}: no {what} of the {len(known)} known: {remedy}'
         else:
             extra = place.extra | {'type', '_scope_'}
@@ -131,11 +126,9 @@ class _Walk:
         elif path == 'optim_wrapper':
             within += (roots.OPTIM_WRAPPER_CONSTRUCTORS.get('DefaultOptimWrapperConstructor'),)
         taken = keys.names | extra
+        stands_in = keys.is_open and not keys.names  # for what is not installed
         for key, child in value.items():
-            if (
-                _said((target,)),
-                key,
-            ) in FOREIGN or not keys.names:  # where mm has a stand-in for what is missing
+            if (_said((target,)), key) in FOREIGN or stands_in:
                 continue
             if key not in taken and (hint := self._unknown(str(key), target, owners, taken)):
                 said = f"{_said((target,))} takes no '{key}': {hint}"
@@ -175,6 +168,8 @@ class _Walk:
             yield from self.visit(child, f'{path}.{key}', owners)
 
     def _find(self, kind: object, registry: Registry | None) -> Callable | None:
+        if not isinstance(kind, str):  # the class itself, in a pure Python config
+            return kind if callable(kind) else None
         place = (kind, registry and registry.name)
         if place not in self.found:
             found = find_class(kind, [registry] if registry else self.within, self.scope)

@@ -20,16 +20,14 @@ WITHIN = (
 SHOWN = 5
 
 
-def find_class(kind: object, registries: Iterable[Registry], scope: str) -> Callable | None:
-    """What a ``type`` of a config stands for, looked up as building it would be.
+def find_class(kind: str, registries: Iterable[Registry], scope: str) -> Callable | None:
+    """What a name in a config stands for, looked up as building it would be.
 
     Args:
-        kind: A name, or in a pure Python config the class itself.
+        kind (str): The name.
         registries: mmengine's root registries, in the order in which they are asked.
         scope: The default scope of the config.
     """
-    if not isinstance(kind, str):
-        return kind if callable(kind) else None
     for registry in registries:
         try:
             found = _in_scope(registry, scope).get(kind)

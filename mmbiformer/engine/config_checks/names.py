@@ -7,7 +7,7 @@ from torch import nn
 from mmbiformer.stack import DISTRIBUTIONS
 
 from .lookup import nearest
-from .words import is_read, quoted_by
+from .words import is_quoted, quoted_by
 
 # Arguments that are free text, by how their names end.
 FREE_TEXT = re.compile(
@@ -39,7 +39,7 @@ def correct(key: str, value: str, owners: tuple) -> str | None:
     if not _NAME.fullmatch(value) or value in known:
         return None
     close = nearest(value, known, LIKENESS)
-    return close[0] if close and not is_read(value) else None
+    return close[0] if close and not is_quoted(value) else None
 
 
 def correct_metric(value: str, known: set[str]) -> str | None:

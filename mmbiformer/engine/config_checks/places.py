@@ -91,6 +91,10 @@ RUNNER_KEYS = _names(Runner.__init__) - {'self'} | {
     *('tta_model', 'tta_pipeline'),
 }
 # Class and key of dicts that go to other libraries.
-FOREIGN = {('VPD', 'diffusion_cfg'), ('Detectron2Wrapper', 'detector')}
+FOREIGN = {
+    ('Albu', 'transforms'),
+    ('Detectron2Wrapper', 'detector'),
+    ('VPD', 'diffusion_cfg'),
+}
 # Keys of these are names that the user chooses.
 FREE_KEYS = ('custom_keys', 'key_mapping', 'name_mapping', 'caption_prompt')

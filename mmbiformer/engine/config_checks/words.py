@@ -35,6 +35,11 @@ def is_spoken_of(word: str) -> bool:
     return _is_in_mm(word, rf'\b{re.escape(word)}\b')
 
 
+def is_quoted(name: str) -> bool:
+    """Whether the source of mm has a name in quotes anywhere."""
+    return _is_in_mm(name, rf"""(['"`]){re.escape(name)}\1""")
+
+
 def is_read(key: str) -> bool:
     """Whether the source of mm has a key in quotes or as an attribute anywhere."""
     return _is_in_mm(key, rf"""(['"`]){re.escape(key)}\1|\.{re.escape(key)}\b""")
