@@ -92,6 +92,7 @@ RUNNER_KEYS = _names(Runner.__init__) - {'self'} | {
 }
 # Class and key of dicts that go to other libraries.
 FOREIGN = {
+    ('Albu', 'bbox_params'),
     ('Albu', 'transforms'),
     ('Detectron2Wrapper', 'detector'),
     ('VPD', 'diffusion_cfg'),
