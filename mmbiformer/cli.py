@@ -57,13 +57,15 @@ def run_tool(main: Callable[[], None], needs: Sequence[str] = ('mmengine', 'mmcv
         if error.name not in JUDGING:
             raise
         _stop(f'{error.name} is not installed: pip install -e ".[evaluation]"')
-    except Exception as error:  # of any kind
-        if requested():  # another process has ended before
+    except Exception as error:  # of any kind, where another process has ended before
+        is_lost = PEER_IS_GONE.search(str(error))
+        if requested():
             stop, reason = Stopped(requested()), f'{type(error).__name__}: {error}'
-            reason = ' '.join(reason.split())
-            print(f'stopped by {stop.name}, with no checkpoint of now: {reason}', file=sys.stderr)
+            reason = ' '.join(reason.split())[:200]
+            if not is_lost:  # else the other process has said what it saved
+                print(f'stopped by {stop.name}, with no checkpoint: {reason}', file=sys.stderr)
             _leave(stop.code)
-        if PEER_IS_GONE.search(str(error)):
+        if is_lost:
             _stop('another process of this run has ended: what it printed says why')
         # The Runner builds data, optimizer and more when a run starts.
         if 'mmengine' not in sys.modules or (explained := _explain(error)) is None:

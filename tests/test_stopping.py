@@ -51,7 +51,7 @@ FAILS = """
     print('ready', flush=True)
     while not stopping.requested():
         time.sleep(0.01)
-    raise RuntimeError('Connection closed\\nby peer')
+    raise RuntimeError(ERROR)
 """
 # A fork of the whole group's gets the signal, too.
 FORK = """
@@ -120,14 +120,19 @@ def test_two_at_a_time_are_one_and_a_later_one_ends_at_once():
     assert (process.returncode, out, err) == (143, '', 'ended at once by a second SIGTERM\n')
 
 
-def test_what_fails_after_a_signal_is_one_line():
-    process = start(FAILS, TOOL)
+@pytest.mark.parametrize(
+    ('error', 'said'),
+    [
+        ('a\nb', 'stopped by SIGTERM, with no checkpoint: RuntimeError: a b\n'),
+        ('gloo/transport/tcp/pair.cc:1] Read error: Connection reset by peer', ''),
+    ],
+    ids=['fault', 'another process has ended'],
+)
+def test_what_fails_after_a_signal_is_one_line(error, said):
+    process = start(FAILS.replace('ERROR', repr(error)), TOOL)
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=20)
-    line = (
-        'stopped by SIGTERM, with no checkpoint of now: RuntimeError: Connection closed by peer\n'
-    )
-    assert (process.returncode, err) == (143, line)
+    assert (process.returncode, err) == (143, said)
 
 
 def tell_the_group(process: subprocess.Popen) -> str:

@@ -1,5 +1,5 @@
-"""A sample of tests/helpers/signals.py: a signal to one of two processes that train
-together, and a value in one that is not finite; it says what must hold."""
+"""A sample of tests/helpers/signals.py: a signal to two processes that train together, or to one
+of them; it says what must hold."""
 
 import os
 import sys
