@@ -3,6 +3,7 @@
 # make bench [BENCH='--size 800x1344']   install, then time and memory beside the official style
 # make test-ultralytics                 install Ultralytics elsewhere, then the tests that need it
 # make gpu-compile                      compile the GPU kernels by three versions of Triton; no GPU
+# make torture                          hours: kills, signals, and damaged, hostile and wrong files
 # make lint                             ruff
 # PYTHON=... names the Python to install with; else python3.11, 3.12 or 3.13 is looked for.
 TASK ?= detection
@@ -12,7 +13,7 @@ MMCV := --no-build-isolation -r requirements/3-mmcv.txt
 # What torch 2.10 and 2.11 bring, what the pinned torch does, and the newest.
 TRITONS := 3.6.0 $(shell sed -n 's/^triton==//p' requirements/7-triton.txt) 3.9.0
 
-.PHONY: quickstart test test-ultralytics bench lint setup gpu-compile
+.PHONY: quickstart test test-ultralytics bench lint setup gpu-compile torture
 .PRECIOUS: .triton/%/installed
 quickstart: setup
 	$(BIN)/python tools/quickstart.py --task $(TASK)
@@ -36,6 +37,17 @@ gpu-compile-%: .triton/%/installed
 .triton/%/installed: | setup
 	$(PIP) --no-deps --upgrade --target .triton/$* triton==$*
 	touch $@
+
+# What was found: docs/reliability.md, docs/data_check.md and docs/config_check.md. `make test` runs
+# a sample of each.
+TORTURE := PYTHONPATH=tests/helpers $(BIN)/python -W ignore tests/helpers
+torture: setup
+	$(TORTURE)/damages.py --damages 1000
+	$(TORTURE)/config_mutations.py
+	$(TORTURE)/data_mutations.py --coco 10000 --images 2000
+	MMBIFORMER_HOSTILE_FILES=1000 $(BIN)/python -m pytest -n 0 tests/checkpoints/test_hostile_files.py
+	$(TORTURE)/signals.py --signals 100 --pairs 0.25 --workers 0.3 --steps 50
+	$(TORTURE)/kills.py --kills 200 --inside 0.5 --pairs 0.25
 
 lint: setup
 	$(BIN)/ruff check .
