@@ -2,7 +2,7 @@
 
 from wrong_inputs import ROWS, run_all
 
-STEP = 12
+STEP = 20
 
 
 def test_rows_are_many_and_distinct() -> None:
