@@ -36,6 +36,7 @@ def test_only_the_neck_differs_from_the_recipe_of_mmdet(name, levels, tmp_path):
     saving = cfg['default_hooks']['checkpoint']
     assert saving['type'] == 'mmbiformer.CrashSafeCheckpointHook'
     saving['type'] = 'CheckpointHook'
+    assert cfg['default_hooks'].pop('exact_resume') == dict(type='mmbiformer.ExactResumeHook')
     assert cfg['default_hooks'].pop('stop') == dict(type='mmbiformer.SafeStopHook')
     assert cfg == plain
 

@@ -15,20 +15,24 @@ SEGMENTATION = 'fpn_biformer_quickstart_shapes'
 UPERNET = 'upernet_biformer-t_8xb2-160k_ade20k-512x512'
 PLUGIN = 'yolox_bra-p3_shapes'
 RESNET = 'retinanet_resnet_shapes'
+RTMDET = 'rtmdet-s_bra-p3_8xb32-300e_coco'
 
 
-def check(name: str, **changes) -> torch.nn.Module:
+def check(name: str, device: str = 'meta', **changes) -> torch.nn.Module:
     cfg = load(name)
     cfg.merge_from_dict({f'model.{key}': value for key, value in changes.items()})
-    with DefaultScope.overwrite_default_scope(cfg.default_scope), torch.device('meta'):
+    with DefaultScope.overwrite_default_scope(cfg.default_scope), torch.device(device):
         model = MODELS.build(cfg.model)
     check_channels(model, cfg.model, cfg.default_scope)
     return model
 
 
-@pytest.mark.parametrize('name', [DETECTION, SEGMENTATION, UPERNET, PLUGIN, RESNET])
-def test_what_fits_passes_and_stays_in_training(name) -> None:
-    assert check(name).training
+# The head of RTMDet has the same convolutions at each level.
+@pytest.mark.parametrize('name', [DETECTION, SEGMENTATION, UPERNET, PLUGIN, RESNET, RTMDET])
+def test_what_fits_passes_and_stays_as_it_is(name) -> None:
+    model = check(name, 'cpu')
+    assert model.training
+    assert {x.device.type for x in (*model.parameters(), *model.buffers())} == {'cpu'}
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Whether neck and heads of a built model take the channels that the part before gives."""
 
+import copy
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -102,16 +103,15 @@ def _maps_of(backbone: nn.Module | None) -> list[Tensor] | None:
 
 def _run(module: nn.Module, inputs: object) -> list | None:
     """What a module gives, or None where it does not run on what it is given."""
-    states = dict(module.named_parameters()) | dict(module.named_buffers())
-    states = {name: torch.empty_like(x, device='meta') for name, x in states.items()}
-    training = [x for x in module.modules() if x.training]
+    # Not by functional_call, which leaves its tensors in modules that a head has several times.
+    values = {id(x): torch.empty_like(x, device='meta') for x in module.buffers()}
+    for x in module.parameters():
+        values[id(x)] = nn.Parameter(torch.empty_like(x, device='meta'), x.requires_grad)
     try:
-        module.eval()
+        copied = copy.deepcopy(module, values)
+        copied.eval()  # which gives nothing, of mmdet's ResNet
         with torch.no_grad():
-            out = torch.func.functional_call(module, states, (inputs,))
+            out = copied(inputs)
     except Exception:  # whatever it raises: it is asked whether it runs
         return None
-    finally:
-        for x in training:
-            x.training = True
     return list(out) if isinstance(out, Sequence) else [out]
