@@ -107,6 +107,9 @@ class CrashSafeCheckpointHook(CheckpointHook):
     def before_train(self, runner: Runner) -> None:
         """Clear up after a run that was killed, and check the space on the disk."""
         super().before_train(runner)
+        # Where a resumed run begins with a validation, mmengine would not save its checkpoint
+        # again to name the new best in it.
+        self.last_ckpt = runner.message_hub.get_info('last_ckpt', self.last_ckpt)
         problem = [None]
         if is_main_process():
             saved = [f'{x.format("*")}*' for x in (self.filename_tmpl, STOPPED)]

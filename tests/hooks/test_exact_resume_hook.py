@@ -169,3 +169,12 @@ def test_data_without_batches_are_refused(tmp_path):
     run = random_run(tmp_path, by_epoch=True, train_dataloader=loader)
     with pytest.raises(UserError, match='data without a batch sampler: remove it'):
         run.train()
+
+
+def test_a_checkpoint_names_the_best_of_a_validation_that_was_made_up_for(tmp_path):
+    for resume, stop in ((False, dict(validation=7)), (True, dict(step=8))):
+        with pytest.raises(Stopped):
+            random_run(tmp_path, by_epoch=True, stop=stop, resume=resume).train()
+    best = load(tmp_path)['message_hub']['runtime_info']['best_ckpt']
+    assert Path(best) == tmp_path / 'best_output_epoch_1.pth'
+    assert Path(best).is_file()
