@@ -211,6 +211,8 @@ def run_pair(work_dir: Path, **options) -> None:
 APART = {
     *('meta.time', 'meta.experiment_name', 'meta.cfg', 'meta.mmengine_version'),
     *('message_hub.runtime_info.experiment_name', 'message_hub.runtime_info.cfg'),
+    # What a run notes as it begins, and before each step; meta has what is done.
+    *('message_hub.runtime_info.epoch', 'message_hub.runtime_info.iter'),
 }
 
 
