@@ -268,7 +268,9 @@ def torture(kills: int, inside: float, pairs: float, seed: int) -> dict[str, int
             number, at = number + 1, 0
             processes = 2 if rng.random() < pairs else 1
             continue
-        assert codes == [-signal.SIGKILL] * processes, f'{codes}: see {work_dir}.log0'
+        # One of two may just have ended.
+        as_killed = set(codes) <= {0, -signal.SIGKILL} and codes[0] != 0
+        assert as_killed, f'{codes}: see {work_dir}.log0'
         finished = max([at, *(step for word, step in training.told if word == b'save_ends')])
         at = check(work_dir, finished)
         counts['kills'] += 1
