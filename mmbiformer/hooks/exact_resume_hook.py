@@ -14,6 +14,7 @@ from .step_seeds import seed_step
 
 KNOWN_LOOPS = EpochBasedTrainLoop, IterBasedTrainLoop
 KEY = 'exact_resume'  # of what this hook has in a checkpoint
+BATCHES = 'the number of batches in an epoch'
 
 
 @HOOKS.register_module()
@@ -39,6 +40,7 @@ class ExactResumeHook(Hook):
         self._resumed: dict | None = None
         self._batches: NumberedBatches | None = None
         self._seed = 0
+        self._done = 0  # batches of the epoch that a resumed run begins in
         self._validated_at = -1
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
@@ -79,6 +81,9 @@ class ExactResumeHook(Hook):
             loop.dataloader_iterator = EndlessLoader(loop.dataloader, idle)
         if self._resumed is not None:
             self._warn_of_differences(runner)
+            length = len(loop.dataloader)
+            if by_epoch and self._resumed.get('circumstances', {}).get(BATCHES) == length:
+                self._done = runner.iter - runner.epoch * length
             for resizer, size in zip(
                 _list_resizers(runner), self._resumed.get('input_sizes', ()), strict=False
             ):
@@ -90,7 +95,7 @@ class ExactResumeHook(Hook):
         loop = runner.train_loop
         if not isinstance(loop, EpochBasedTrainLoop):
             return
-        done = _steps_into_epoch(runner)
+        done, self._done = self._done, 0
         self._batches.begin(runner.iter - done, done)
         if done:
             runner.logger.info(
@@ -160,28 +165,21 @@ class ExactResumeHook(Hook):
         if self._resumed.get('is_validated'):
             return
         if isinstance(loop, EpochBasedTrainLoop):
-            step, end, at_end = runner.epoch, runner.max_epochs, _steps_into_epoch(runner) == 0
+            step, end = runner.epoch, runner.max_epochs
         else:
-            step, end, at_end = runner.iter, runner.max_iters, True
+            step, end = runner.iter, runner.max_iters
         loop._decide_current_val_interval()
         is_due = step % loop.val_interval == 0 or step == end
-        if runner.val_loop and at_end and step and step >= loop.val_begin and is_due:
+        if runner.val_loop and not self._done and step and step >= loop.val_begin and is_due:
             runner.logger.info('validating first: the checkpoint is from before its validation')
             runner.val_loop.run()
-
-
-def _steps_into_epoch(runner: Runner) -> int:
-    """How many batches of the epoch are taken; none where it cannot be told."""
-    length = len(runner.train_loop.dataloader)
-    done = runner.iter - runner.epoch * length
-    return done if 0 <= done <= length else 0
 
 
 def _describe(runner: Runner) -> dict[str, int]:
     """What must be the same for a run to be the same, beside its config."""
     return {
         'the number of processes': get_world_size(),
-        'the number of batches in an epoch': len(runner.train_loop.dataloader),
+        BATCHES: len(runner.train_loop.dataloader),
         'the number of threads': torch.get_num_threads(),
     }
 

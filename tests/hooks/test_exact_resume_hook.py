@@ -128,6 +128,14 @@ class TestWarnings:
         said = self.resume(stopped, capsys)
         assert 'not the same one: the number of batches in an epoch was 7 and is 8' in said
 
+    def test_no_batch_of_other_epochs_is_left_out(self, tmp_path, capsys, monkeypatch):
+        """Of the third epoch, which begins at step 14; twelve are two epochs of the new length."""
+        with pytest.raises(Stopped):
+            random_run(tmp_path, by_epoch=True, stop=dict(step=14)).train()
+        monkeypatch.setattr('random_runs.NUM_IMAGES', 12)
+        assert 'was 7 and is 6' in self.resume(tmp_path, capsys)
+        assert load(tmp_path)['meta']['iter'] == 14 + 6
+
     def test_of_accumulated_gradients(self, stopped, capsys):
         optim = dict(optimizer=dict(type='AdamW', lr=0.01), accumulative_counts=2)
         said = self.resume(stopped, capsys, optim_wrapper=optim)
