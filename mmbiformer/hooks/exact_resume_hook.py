@@ -41,6 +41,7 @@ class ExactResumeHook(Hook):
         self._batches: NumberedBatches | None = None
         self._seed = 0
         self._done = 0  # batches of the epoch that a resumed run begins in
+        self._began = (0, 0)  # number of the present epoch, and of its first step
         self._validated_at = -1
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
@@ -48,8 +49,13 @@ class ExactResumeHook(Hook):
         sizes = [x._input_size for x in _list_resizers(runner)]
         # A checkpoint is saved before its validation, and again where that gave a better best.
         is_validated = checkpoint['meta']['iter'] == self._validated_at
+        epoch, first = self._began
+        is_within = checkpoint['meta']['epoch'] == epoch
         checkpoint[KEY] = dict(
-            circumstances=_describe(runner), input_sizes=sizes, is_validated=is_validated
+            circumstances=_describe(runner),
+            input_sizes=sizes,
+            is_validated=is_validated,
+            taken=checkpoint['meta']['iter'] - first if is_within else 0,
         )
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
@@ -83,7 +89,7 @@ class ExactResumeHook(Hook):
             self._warn_of_differences(runner)
             length = len(loop.dataloader)
             if by_epoch and self._resumed.get('circumstances', {}).get(BATCHES) == length:
-                self._done = runner.iter - runner.epoch * length
+                self._done = self._resumed['taken']
             for resizer, size in zip(
                 _list_resizers(runner), self._resumed.get('input_sizes', ()), strict=False
             ):
@@ -96,6 +102,7 @@ class ExactResumeHook(Hook):
         if not isinstance(loop, EpochBasedTrainLoop):
             return
         done, self._done = self._done, 0
+        self._began = runner.epoch, runner.iter - done
         self._batches.begin(runner.iter - done, done)
         if done:
             runner.logger.info(

@@ -136,6 +136,14 @@ class TestWarnings:
         assert 'was 7 and is 6' in self.resume(tmp_path, capsys)
         assert load(tmp_path)['meta']['iter'] == 14 + 6
 
+    def test_the_place_in_an_epoch_behind_other_ones(self, stopped, capsys, monkeypatch):
+        """The second epoch begins again at step 9, as it has other batches; the third at 15."""
+        monkeypatch.setattr('random_runs.NUM_IMAGES', 12)
+        with pytest.raises(Stopped):
+            self.resume(stopped, capsys, every=1, stop=dict(step=17))
+        self.resume(stopped, capsys)
+        assert load(stopped)['meta']['iter'] == 9 + 2 * 6
+
     def test_of_accumulated_gradients(self, stopped, capsys):
         optim = dict(optimizer=dict(type='AdamW', lr=0.01), accumulative_counts=2)
         said = self.resume(stopped, capsys, optim_wrapper=optim)
