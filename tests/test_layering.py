@@ -99,6 +99,7 @@ ALLOWED = {
         'mmbiformer.stack',
         'mmbiformer.tables',
     },
+    'visualization': {'torch', 'mmbiformer.layers', 'mmbiformer.ops'},
     'registry': {'mmengine'},
     'checkpoints': {
         *('torch', 'numpy', 'mmengine'),

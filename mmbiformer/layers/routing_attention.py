@@ -133,29 +133,38 @@ class BiLevelRoutingAttention(Attention):
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """What queries, keys and values (B, H, W, C) give before the output projection."""
-        _, pad_key, pad_value = self._pads()
+        _, arguments = self.attention_arguments(q, k, v)
+        out = routed_attention(**arguments, backend=self.backend)
+        return out if self.lce is None else add_into(out, self._local_context(v))
+
+    def attention_arguments(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Routing, dict]:
+        """Where regions route to, and what :func:`routed_attention` gets but for its backend.
+
+        Args:
+            q, k, v (Tensor): Queries, keys and values, (B, H, W, C), as :meth:`mix` takes them.
+        """
+        _, *pads = self._pads()
         routing = self.route(q, k)
-        key, value, pads = k, v, dict(pad_key=pad_key, pad_value=pad_value)
         if self.pool is not None:
             padded = (
                 pad_to_regions(x, self.partition_factor, pad)
-                for x, pad in ((k, pad_key), (v, pad_value))
+                for x, pad in zip((k, v), pads, strict=True)
             )
-            key, value = self.pool(*padded, self.partition_factor)
-            pads = {}  # their regions are whole
-        out = routed_attention(
-            q,
-            key,
-            value,
-            routing.indices,
+            k, v = self.pool(*padded, self.partition_factor)
+            pads = None, None  # their regions are whole
+        arguments = dict(
+            q=q,
+            k=k,
+            v=v,
+            indices=routing.indices,
             partition_factor=self.partition_factor,
             num_heads=self.num_heads,
             scale=self.scale,
+            pad_key=pads[0],
+            pad_value=pads[1],
             routing_weights=self._routing_weights(routing),
-            backend=self.backend,
-            **pads,
         )
-        return out if self.lce is None else add_into(out, self._local_context(v, pad_value))
+        return routing, arguments
 
     def _routing_weights(self, routing: Routing) -> Tensor | None:
         if self.routing == 'hard':
@@ -169,9 +178,10 @@ class BiLevelRoutingAttention(Attention):
         is_official = self.padding == 'official'
         return self.qkv.bias.split(self.widths) if is_official else (None, None, None)
 
-    def _local_context(self, v: Tensor, pad_value: Tensor | None) -> Tensor:
+    def _local_context(self, v: Tensor) -> Tensor:
         """LCE of the values; sees as much of the padding as its kernel reaches."""
         height, width = v.shape[1:3]
+        *_, pad_value = self._pads()
         if pad_value is not None:
             reach = self.lce.kernel_size[0] // 2
             v = pad_to_regions(v, self.partition_factor, pad_value, reach=reach)
