@@ -2,13 +2,12 @@
 
 import logging
 import os
-from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
 from mmengine.model import is_model_wrapper
-from mmengine.runner import Runner, load_checkpoint
+from mmengine.runner import Runner
 
-from mmbiformer.checkpoints import check_digest, check_resumable, find_newest
+from mmbiformer.checkpoints import check_resumable, find_newest
 from mmbiformer.errors import UserError
 
 from .building import explain
@@ -20,6 +19,7 @@ from .loading import check_loading
 from .memory import SafeRunner, memory_explained
 from .parts import iter_datasets, list_evaluators
 from .recipe import advise_batch_size, set_auto_scale_lr
+from .weights import check_exists, load_weights
 
 
 def build_trainer(
@@ -65,7 +65,7 @@ def build_trainer(
     init_cfg = init_cfg if isinstance(init_cfg, dict) else {}
     for checkpoint in (cfg.get('load_from'), init_cfg.get('checkpoint')):
         if checkpoint is not None:
-            _check_exists(checkpoint)
+            check_exists(checkpoint)
     resumes = cfg.get('resume') and cfg.get('load_from')
     if resumes:
         check_resumable(cfg.load_from)
@@ -74,7 +74,7 @@ def build_trainer(
     runner = _build_runner(cfg, launcher, notices, 'train')
     if resumes:
         runner.logger.info(f"resuming from '{cfg.load_from}'")
-        _load_weights(runner, cfg.load_from)  # mmengine would only warn of what does not fit
+        load_weights(runner, cfg.load_from)  # mmengine would only warn of what does not fit
     if advice := advise_batch_size(cfg, runner.world_size):
         runner.logger.warning(advice)
     return runner
@@ -105,7 +105,7 @@ def build_tester(
         UserError: If data or the checkpoint is missing or of another architecture, or an option
             does not fit the config.
     """
-    _check_exists(checkpoint)
+    check_exists(checkpoint)
     notices = check_data(cfg, ('test',))
     check_loading(cfg, ('test',))
     if out is not None:
@@ -118,7 +118,7 @@ def build_tester(
     cfg.load_from, cfg.resume = None, False
     runner = _build_runner(cfg, launcher, notices, 'test')
     runner.model.eval()  # by which a model knows that layers of training alone may be absent
-    _load_weights(runner, checkpoint)
+    load_weights(runner, checkpoint)
     return runner
 
 
@@ -144,29 +144,11 @@ def _build_runner(cfg: Config, launcher: str, notices: list[str], split: str) ->
     return runner
 
 
-def _load_weights(runner: Runner, checkpoint: str) -> None:
-    """Load a whole model's weights, strictly."""
-    # Within DDP there may be a TTA model, and mmengine's loader unwraps one of the two alone.
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-    try:
-        load_checkpoint(model, checkpoint, map_location='cpu', strict=True)
-    except UserError:
-        raise
-    except Exception as error:  # torch and pickle raise many kinds
-        raise UserError(f"checkpoint '{checkpoint}' does not fit the config: {error}") from error
-
-
 def _checkpoint_folder(cfg: Config) -> str:
     """Where the run's checkpoints are: in its work dir, if the hook has no folder of its own."""
     out_dir = (cfg.get('default_hooks', {}).get('checkpoint') or {}).get('out_dir')
     name = os.path.basename(cfg.work_dir.rstrip(os.sep))
     return os.path.join(out_dir, name) if out_dir else cfg.work_dir
-
-
-def _check_exists(checkpoint: str) -> None:
-    if '://' not in checkpoint and not Path(checkpoint).is_file():
-        raise UserError(f"checkpoint '{checkpoint}' not found: check the path")
-    check_digest(checkpoint)
 
 
 def _set_out(cfg: Config, out: str) -> None:
