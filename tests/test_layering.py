@@ -99,7 +99,15 @@ ALLOWED = {
         'mmbiformer.stack',
         'mmbiformer.tables',
     },
-    'visualization': {'torch', 'mmbiformer.layers', 'mmbiformer.ops'},
+    'visualization': {
+        *('torch', 'numpy', 'matplotlib'),
+        'mmbiformer.engine',
+        'mmbiformer.errors',
+        'mmbiformer.figures',
+        'mmbiformer.files',
+        'mmbiformer.layers',
+        'mmbiformer.ops',
+    },
     'registry': {'mmengine'},
     'checkpoints': {
         *('torch', 'numpy', 'mmengine'),

@@ -27,7 +27,7 @@ PAGES = ['README.md', 'CONTRIBUTING.md', 'CHANGELOG.md', 'SECURITY.md', *FOLDERS
 
 
 def test_there_are_examples() -> None:
-    assert len(PYTHON) == 4
+    assert len(PYTHON) == 5
 
 
 @pytest.mark.parametrize('code', [code for code in PYTHON if 'import' in code])

@@ -72,10 +72,8 @@ def test_all_modules_and_the_middle_of_the_image(folder, tmp_path):
 
 def test_the_prediction_is_that_of_the_model_alone(folder):
     cfg = load_config(str(DETECTOR))
-    model, pipeline = (
-        load_model(cfg, str(folder / f'{DETECTOR.stem}.pth'), 'cpu'),
-        ImagePipeline(cfg),
-    )
+    model = load_model(cfg, str(folder / f'{DETECTOR.stem}.pth'), 'cpu')
+    pipeline = ImagePipeline(cfg)
     path = str(folder / 'image.png')
     look = look_at(model, pipeline, path)
     _, data = pipeline.prepare(path)
