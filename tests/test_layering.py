@@ -100,13 +100,15 @@ ALLOWED = {
         'mmbiformer.tables',
     },
     'visualization': {
-        *('torch', 'numpy', 'matplotlib'),
+        *('torch', 'numpy', 'matplotlib', 'tqdm'),
         'mmbiformer.engine',
         'mmbiformer.errors',
+        'mmbiformer.evaluation',
         'mmbiformer.figures',
         'mmbiformer.files',
         'mmbiformer.layers',
         'mmbiformer.ops',
+        'mmbiformer.tables',
     },
     'registry': {'mmengine'},
     'checkpoints': {

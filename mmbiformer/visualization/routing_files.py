@@ -15,6 +15,13 @@ FORMATS = 'png', 'pdf'
 DPI = 130
 
 
+def save_figure(figure: Figure, path: Path) -> Path:
+    """Write a picture whole, in the format that its name ends with."""
+    with whole_or_absent(path) as unfinished:
+        figure.savefig(unfinished, dpi=DPI, format=path.suffix[1:], bbox_inches='tight')
+    return path
+
+
 def last_of_each_size(maps: Sequence[PlacedMap]) -> list[PlacedMap]:
     """The last map of each size: of a backbone, one of each stage that routes."""
     return list({placed.routed.size: placed for placed in maps}.values())
@@ -46,7 +53,7 @@ def write_routing(
     figures[f'{name}_chosen'] = draw_in_degrees(look, maps)
     out_dir.mkdir(parents=True, exist_ok=True)
     paths = [
-        _save(figure, out_dir / f'{stem}.{kind}')
+        save_figure(figure, out_dir / f'{stem}.{kind}')
         for stem, figure in figures.items()
         for kind in FORMATS
     ]
@@ -105,9 +112,3 @@ def _describe_query(placed: PlacedMap, x: float, y: float) -> dict:
         routes_to=regions,
         attention_on_padding=padding.mean().item(),
     )
-
-
-def _save(figure: Figure, path: Path) -> Path:
-    with whole_or_absent(path) as unfinished:
-        figure.savefig(unfinished, dpi=DPI, format=path.suffix[1:], bbox_inches='tight')
-    return path

@@ -97,6 +97,17 @@ def test_a_segmenter_takes_the_image_as_a_whole(folder, tmp_path):
     assert described['modules'][0]['tokens'] == dict(height=30, width=50)
 
 
+def test_a_folder(folder, tmp_path, capsys):
+    images = tmp_path / 'images'
+    images.mkdir()
+    for name in ('a', 'b'):
+        (images / f'{name}.png').write_bytes((folder / 'image.png').read_bytes())
+    run(folder, DETECTOR, '--out-dir', tmp_path / 'out', image=images)
+    modules = json.loads((tmp_path / 'out/routing_statistics.json').read_text())
+    assert [x['images'] for x in modules] == [2] * 5
+    assert capsys.readouterr().out.count('backbone.stages.2.') == 3
+
+
 class TestWrongInput:
     """One line that names what is wrong, and exit code 2."""
 
@@ -122,6 +133,12 @@ class TestWrongInput:
     def test_no_image(self, folder, refused):
         (folder / 'text.png').write_text('text')
         refused("text.png' is no image", image='text.png')
+
+    def test_a_query_of_a_folder(self, folder, refused):
+        refused('--query is for an image', '--query', '1,2', image=folder)
+
+    def test_annotations_of_an_image(self, refused):
+        refused('--annotations for a folder', '--annotations', 'instances.json')
 
     def test_a_missing_image(self, refused):
         refused("missing.png' is missing", image='missing.png')
