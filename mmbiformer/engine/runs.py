@@ -74,7 +74,7 @@ def build_trainer(
     runner = _build_runner(cfg, launcher, notices, 'train')
     if resumes:
         runner.logger.info(f"resuming from '{cfg.load_from}'")
-        load_weights(runner, cfg.load_from)  # mmengine would only warn of what does not fit
+        load_weights(runner.model, cfg.load_from)  # mmengine would only warn of what does not fit
     if advice := advise_batch_size(cfg, runner.world_size):
         runner.logger.warning(advice)
     return runner
@@ -118,7 +118,7 @@ def build_tester(
     cfg.load_from, cfg.resume = None, False
     runner = _build_runner(cfg, launcher, notices, 'test')
     runner.model.eval()  # by which a model knows that layers of training alone may be absent
-    load_weights(runner, checkpoint)
+    load_weights(runner.model, checkpoint)
     return runner
 
 

@@ -176,7 +176,7 @@ def main() -> None:
     rows += time_saves(runner, folder)
     rows += time_check(folder)
     shutil.rmtree(folder)
-    print(format_table(['', 'takes', ''], rows))
+    print(format_table(['part', 'takes', 'share or range'], rows))
 
 
 if __name__ == '__main__':
