@@ -112,7 +112,8 @@ def _draw_attention(
     figure.colorbar(colours, ax=axis, shrink=0.75, label='% of its attention, by token')
     _mark(axis, x, y)
     on_padding = 100 * padding.mean().item()
-    text = f'{placed.name}: attention, mean of {len(weights)} heads'
+    heads = f'mean of {len(weights)} heads' if len(weights) > 1 else 'of one head'
+    text = f'{placed.name}: attention, {heads}'
     _finish(axis, look, text + (f'; {on_padding:.0f} % on padding' if on_padding >= 0.5 else ''))
 
 
