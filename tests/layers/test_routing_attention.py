@@ -251,7 +251,7 @@ def test_straight_through_computes_as_hard_and_learns_as_soft():
 
     soft = copy.deepcopy(modules['straight_through'])
     soft.routing = 'soft'
-    routing = soft.route(*soft.qkv(x).chunk(3, dim=-1)[:2])
+    routing, _ = soft.attention_arguments(*soft.qkv(x).chunk(3, dim=-1))
     weights = soft._routing_weights(routing)
     ones = torch.ones_like(weights).requires_grad_()
     soft._routing_weights = lambda routing: ones
