@@ -18,7 +18,10 @@ setup(
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     packages=find_packages(include=['mmbiformer', 'mmbiformer.*']),
-    package_data={'mmbiformer.evaluation.report': ['*.j2']},
+    package_data={
+        'mmbiformer.evaluation.report': ['*.j2'],
+        'mmbiformer.visualization.explorer': ['*.j2', '*.css', '*.js'],
+    },
     python_requires='>=3.10',
     install_requires=['torch>=2.4', 'einops>=0.7'],
     # Two families of distributions share the import names mmengine, mmcv, mmdet and mmseg, so

@@ -7,7 +7,7 @@ from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.device import get_device
 from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import MODELS, DefaultScope
+from mmengine.registry import DATASETS, MODELS, DefaultScope
 from torch import Tensor, nn
 
 from mmbiformer.datasets.image_files import image_problem
@@ -29,7 +29,8 @@ def load_model(cfg: Config, checkpoint: str, device: str | None = None) -> nn.Mo
         device (str, optional): As 'cuda:1'. Defaults to the accelerator, or the CPU without one.
 
     Returns:
-        nn.Module: With ``dataset_meta``, its classes and palette, where the checkpoint has them.
+        nn.Module: With ``dataset_meta``, its classes and palette: the checkpoint's, else those of
+        the config's data set.
 
     Raises:
         UserError: If the model cannot be built, or the checkpoint is missing or does not fit.
@@ -42,11 +43,22 @@ def load_model(cfg: Config, checkpoint: str, device: str | None = None) -> nn.Mo
             raise explain(error) or error from error
     model = revert_sync_batchnorm(model).eval()
     meta = load_weights(model, checkpoint).get('meta') or {}
-    model.dataset_meta = meta.get('dataset_meta')
+    model.dataset_meta = meta.get('dataset_meta') or _dataset_meta(cfg)
     try:
         return model.to(device or get_device())
     except RuntimeError as error:
         raise UserError(f"device '{device}' cannot be used: {error}") from error
+
+
+def _dataset_meta(cfg: Config) -> dict:
+    dataset = next(iter_datasets(cfg, 'test'), None)
+    if dataset is None:
+        return {}
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
+        try:
+            return DATASETS.build({**dataset, 'lazy_init': True}).metainfo
+        except Exception as error:  # what builds parts raises anything
+            raise explain(error) or error from error
 
 
 class ImagePipeline:

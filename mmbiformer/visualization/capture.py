@@ -40,6 +40,12 @@ class RoutedMap:
             answer best comes first.
         affinity (Tensor): How well each region's mean key answers to each region's mean query,
             (B, R, R), queries first, without the softmax scale.
+        query (Tensor): (B, H, W, C).
+        key (Tensor): (B, H, W, C), of a smaller map where keys are pooled.
+        scale (float): Of the softmax.
+        pad_key (Tensor, optional): The key of a padding token, (C, ); None where padding takes no
+            part.
+        routing_weights (Tensor, optional): By which keys are multiplied, (B, R, K), as indices.
     """
 
     name: str
@@ -48,7 +54,11 @@ class RoutedMap:
     num_heads: int
     indices: Tensor
     affinity: Tensor
-    _arguments: dict
+    query: Tensor
+    key: Tensor
+    scale: float
+    pad_key: Tensor | None
+    routing_weights: Tensor | None
 
     @property
     def partition(self) -> Partition:
@@ -81,17 +91,15 @@ class RoutedMap:
             ValueError: If the map has no such token.
         """
         region, s = self.region_of(row, column), self.partition_factor
-        given = self._arguments
-        pad, weights = given['pad_key'], given['routing_weights']
-        chosen = given['indices'][image, region]
-        key = given['k'][image : image + 1].double()
+        chosen, pad = self.indices[image, region], self.pad_key
+        key = self.key[image : image + 1]
         height, width = key.shape[1:3]
-        padded = pad_to_regions(key, s, None if pad is None else pad.double())
-        key = to_regions(padded, s)[0, chosen].unflatten(-1, (self.num_heads, -1))
-        if weights is not None:
-            key = key * weights[image, region].double().view(-1, 1, 1, 1)
-        query = given['q'][image, row, column].double().unflatten(-1, (self.num_heads, -1))
-        logits = given['scale'] * torch.einsum('nd,ktnd->nkt', query, key)
+        key = to_regions(pad_to_regions(key, s, pad), s)[0, chosen].double()
+        key = key.unflatten(-1, (self.num_heads, -1))
+        if self.routing_weights is not None:
+            key = key * self.routing_weights[image, region].double().view(-1, 1, 1, 1)
+        query = self.query[image, row, column].double().unflatten(-1, (self.num_heads, -1))
+        logits = self.scale * torch.einsum('nd,ktnd->nkt', query, key)
         real = real_tokens(height, width, s, key.device)
         if pad is None:
             logits = logits.masked_fill(~real[chosen], float('-inf'))
@@ -177,11 +185,10 @@ def _routed_map(
     module: BiLevelRoutingAttention, name: str, q: Tensor, k: Tensor, v: Tensor
 ) -> RoutedMap:
     routing, arguments = module.attention_arguments(q, k, v)
-    arguments = {key: arguments[key] for key in _NEEDED}
-    # Copies: some paths write later values to the same memory.
-    arguments = {k: x.clone() if isinstance(x, Tensor) else x for k, x in arguments.items()}
     affinity = routing.affinity.gather(-1, routing.indices)
     order = affinity.argsort(dim=-1, descending=True, stable=True)
+    weights = arguments['routing_weights']
+    # Copies: some paths write later values to the same memory.
     return RoutedMap(
         name=name,
         size=tuple(q.shape[1:3]),
@@ -189,8 +196,9 @@ def _routed_map(
         num_heads=module.num_heads,
         indices=routing.indices.gather(-1, order),
         affinity=routing.affinity.clone(),
-        _arguments=arguments,
+        query=q.clone(),
+        key=arguments['k'].clone(),
+        scale=arguments['scale'],
+        pad_key=None if arguments['pad_key'] is None else arguments['pad_key'].clone(),
+        routing_weights=None if weights is None else weights.gather(-1, order),
     )
-
-
-_NEEDED = 'q', 'k', 'indices', 'scale', 'pad_key', 'routing_weights'

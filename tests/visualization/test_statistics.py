@@ -26,7 +26,8 @@ S, SIDE = 4, 80
 def placed_map(choices: list[list[int]], size: tuple[int, int] = (8, 8)) -> PlacedMap:
     indices = torch.tensor(choices)[None]
     affinity = torch.zeros(1, S * S, S * S)
-    routed = RoutedMap('block', size, S, 1, indices, affinity, {})
+    token = torch.zeros(1, *size, 1)
+    routed = RoutedMap('block', size, S, 1, indices, affinity, token, token, 1.0, None, None)
     image_size = 10 * size[0], 10 * size[1]
     return PlacedMap(routed, Placement((1, 1), (0, 0)), (10, 10), image_size)
 

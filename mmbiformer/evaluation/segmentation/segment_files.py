@@ -70,11 +70,11 @@ def count_folders(
 
     counts = [[] for _ in pred_dirs]
     for name in tqdm(names, desc='label maps', unit='image', mininterval=0.5):
-        labels = _read_map(Path(gt_dir, name), num_classes, reduce_zero_label)
+        labels = read_map(Path(gt_dir, name), num_classes, reduce_zero_label)
         segments = find_segments(labels, num_classes, IGNORED)
         for pred_dir, own in zip(pred_dirs, counts, strict=True):
             path = Path(pred_dir, name)
-            prediction = _read_map(path, num_classes, reduce_zero_label)
+            prediction = read_map(path, num_classes, reduce_zero_label)
             try:
                 own.append(count_segments(prediction, segments, ranges))
             except ValueError as error:
@@ -128,8 +128,12 @@ def _describe(names: list[str]) -> str:
     return f"'{names[0]}'" + (f' and {len(names) - 1:,} more' if names[1:] else '')
 
 
-def _read_map(path: Path, num_classes: int, reduce_zero_label: bool) -> np.ndarray:
-    """Classes from 0 and 255 for none, uint8, (H, W)."""
+def read_map(path: Path, num_classes: int, reduce_zero_label: bool) -> np.ndarray:
+    """Classes from 0 and 255 for none, uint8 (H, W), of a label map.
+
+    Raises:
+        UserError: If it is none, or has labels beyond the classes.
+    """
     try:
         with Image.open(path, formats=['PNG']) as image:
             mode, labels = image.mode, np.array(image)
