@@ -100,7 +100,8 @@ ALLOWED = {
         'mmbiformer.tables',
     },
     'visualization': {
-        *('torch', 'numpy', 'matplotlib', 'tqdm'),
+        *('torch', 'numpy', 'matplotlib', 'tqdm', 'cv2', 'jinja2', 'pycocotools'),
+        'mmbiformer.__version__',
         'mmbiformer.engine',
         'mmbiformer.errors',
         'mmbiformer.evaluation',

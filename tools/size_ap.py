@@ -33,6 +33,9 @@ def main() -> None:
     parser.add_argument(
         '--images', help='their folder: for the worst ones in the report, and sizes with labels'
     )
+    parser.add_argument(
+        '--explorers', help='folder of routing explorers: the worst images link to theirs'
+    )
     parser.add_argument('--classes', help='names in order: a data YAML, or a file of one per line')
     parser.add_argument(
         '--class-numbers',
@@ -54,6 +57,8 @@ def main() -> None:
     ranges, bootstrap = size_options.read_size_options(args)
     if args.images and not Path(args.images).is_dir():
         raise UserError(f"--images '{args.images}' is no folder: check the path")
+    if args.explorers and not any(Path(args.explorers).glob('*.html')):
+        raise UserError(f"--explorers '{args.explorers}' has no page: check the path")
     annotations, results, images, classes = args.ann, args.results, args.images, None
     if args.config:
         require('mmengine', 'mmcv', 'mmdet')
@@ -82,7 +87,8 @@ def main() -> None:
     )
     command = shlex.join(['python', 'tools/size_ap.py', *sys.argv[1:]])
     print(report_text(report))
-    for path in write_report(report, args.out_dir, image_dir=images, command=command).values():
+    options = dict(image_dir=images, explorer_dir=args.explorers, command=command)
+    for path in write_report(report, args.out_dir, **options).values():
         print(f'wrote {path}')
 
 

@@ -97,11 +97,13 @@ class Album:
         photos (list[Photo]): What the views refer to.
         drawings (dict): (position of the model, of the range) -> drawings, worst first.
         notices (list[str]): Which photos are missing, and why.
+        explorers (dict): Names of image files -> addresses of their routing explorers.
     """
 
     photos: list[Photo] = field(default_factory=list)
     drawings: dict[tuple[int, int], list[Drawing]] = field(default_factory=dict)
     notices: list[str] = field(default_factory=list)
+    explorers: dict[str, str] = field(default_factory=dict)
 
 
 def draw_worst_images(report: DetectionReport, image_dir: str | Path | None = None) -> Album:

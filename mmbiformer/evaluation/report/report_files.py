@@ -2,8 +2,10 @@
 
 import io
 import json
+import os
 from datetime import datetime
 from pathlib import Path
+from urllib.parse import quote
 
 from matplotlib.figure import Figure
 
@@ -13,7 +15,7 @@ from mmbiformer.files import whole_or_absent
 from ..detection.size_tables import report_csv
 from ..report_data import DetectionReport, Report
 from ..segmentation.segment_tables import segment_csv
-from .drawing import draw_worst_images
+from .drawing import Album, draw_worst_images
 from .html_report import render_html, render_segment_html
 from .report_json import report_json
 from .size_pictures import draw_ap, draw_differences, draw_errors, draw_segments
@@ -35,6 +37,7 @@ def write_report(
     out_dir: str | Path,
     *,
     image_dir: str | Path | None = None,
+    explorer_dir: str | Path | None = None,
     title: str = TITLE,
     command: str | None = None,
 ) -> dict[str, Path]:
@@ -44,6 +47,8 @@ def write_report(
         report (DetectionReport): What :func:`size_report` returned.
         out_dir (str | Path): Made if needed. Files of an earlier report are replaced.
         image_dir (str | Path, optional): Where the images lie, for the worst ones.
+        explorer_dir (str | Path, optional): Folder of routing explorers, named as the images;
+            the worst ones link to theirs.
         title (str): Of the HTML page.
         command (str, optional): What made the report, for the JSON and HTML files.
 
@@ -56,6 +61,8 @@ def write_report(
     if report.differences:
         figures['differences'] = draw_differences(report)
     album = draw_worst_images(report, image_dir)
+    if explorer_dir is not None:
+        album.explorers = _find_explorers(album, Path(explorer_dir), Path(out_dir))
     html = render_html(report, figures, album, title, made)
     texts = dict(json=_json(report, made), csv=report_csv(report), html=html)
     return _write_all(texts, figures, NAMES, out_dir)
@@ -78,6 +85,16 @@ def _describe_making(command: str | None) -> dict:
         date=datetime.now().astimezone().isoformat(' ', 'minutes'),
         version=__version__,
     )
+
+
+def _find_explorers(album: Album, explorer_dir: Path, out_dir: Path) -> dict[str, str]:
+    names = {x.image.file_name for drawings in album.drawings.values() for x in drawings}
+    files = {name: explorer_dir / f'{Path(name).stem}.html' for name in names - {None}}
+    return {
+        name: quote(Path(os.path.relpath(file, out_dir)).as_posix())
+        for name, file in files.items()
+        if file.is_file()
+    }
 
 
 def _json(report: Report, made: dict) -> str:

@@ -4,6 +4,7 @@ import json
 import os
 from dataclasses import replace
 from datetime import datetime
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -55,6 +56,24 @@ def test_all_files(report, tmp_path):
     for key in ('ap', 'errors', 'differences'):
         height, width, _ = cv2.imread(str(paths[key])).shape
         assert width > 1200 and height > 500
+
+
+def test_the_worst_images_link_to_their_explorers(report, tmp_path):
+    """At the middle of the first object that is missed, if one is."""
+    images = [x for y in report.models[0].worst_images for x in y]
+    missing = next(x for x in images if any(not y.found for y in x.objects))
+    explorers = tmp_path / 'two words'
+    explorers.mkdir()
+    html = write_report(report, tmp_path / 'out', explorer_dir=explorers)['html'].read_text()
+    assert 'route to</a>' not in html
+    (explorers / f'{Path(missing.file_name).stem}.html').touch()
+    html = write_report(report, tmp_path / 'out', explorer_dir=explorers)['html'].read_text()
+    x, y, width, height = next(x for x in missing.objects if not x.found).box
+    address = f'../two%20words/{Path(missing.file_name).stem}.html'
+    assert f'href="{address}#{x + width / 2:.1f},{y + height / 2:.1f}"' in html
+    others = {x.file_name for x in images} - {missing.file_name}
+    assert others
+    assert not any(f'{Path(x).stem}.html' in html for x in others)
 
 
 def test_of_one_model_no_difference_of_an_earlier_report_is_left(single, tmp_path):
