@@ -57,8 +57,9 @@ def _look_at_image(args, model, pipeline, names, queries) -> list[Path]:
 
 def _look_at_folder(args, model, pipeline, names, _) -> list[Path]:
     from mmbiformer import visualization
+    from mmbiformer.datasets.image_files import list_images
 
-    paths = visualization.list_images(args.image)
+    paths = list_images(args.image)
     objects = visualization.read_objects(args.annotations, paths) if args.annotations else None
     modules = visualization.collect(model, pipeline, paths, names, objects)
     print(visualization.statistics_text(modules))

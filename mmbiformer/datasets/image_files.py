@@ -1,4 +1,4 @@
-"""What is wrong with an image or a label map on disk, in a few words."""
+"""Image files: listed, loaded, and what is wrong with one or a label map, in a few words."""
 
 import os
 import zlib
@@ -9,7 +9,10 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from mmbiformer.errors import UserError
+
 IGNORED = 255
+SUFFIXES = {'.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp'}
 JPEG, JPEG_SCAN, JPEG_END = b'\xff\xd8', b'\xff\xda', b'\xff\xd9'
 PNG = b'\x89PNG\r\n\x1a\n'
 ORIENTATION = 274  # the EXIF tag; from 5 on width and height change places
@@ -37,6 +40,18 @@ class Labels(NamedTuple):
             f'has the label {values[wrong].max()} at {wrong.sum():,} pixels, and its '
             f'{self.num_classes} classes end at {last}{zero}'
         )
+
+
+def list_images(folder: str | Path) -> list[Path]:
+    """The images of a folder, in the order of their names.
+
+    Raises:
+        UserError: If it has none.
+    """
+    paths = sorted(x for x in Path(folder).iterdir() if x.suffix.lower() in SUFFIXES)
+    if not paths:
+        raise UserError(f"'{folder}' has no image: choose a folder of images, or one of them")
+    return paths
 
 
 def file_problem(path: str) -> str | None:
@@ -100,15 +115,33 @@ def image_problem(path: str, size: tuple[int, int] | None = None) -> str | None:
     said = image_size(path)
     if size and said and said != tuple(size):  # before it is decoded: a header may claim any
         return size_problem(said, size)
+    image = _decode(path)
+    if isinstance(image, str):
+        return image
+    if size and image.shape[:2] != tuple(size):
+        return size_problem(image.shape[:2], size)
+    return None
+
+
+def load_image(path: str) -> np.ndarray:
+    """An image file as mmcv decodes it: uint8 (H, W, 3), blue first.
+
+    Raises:
+        UserError: If it is missing or no whole image.
+    """
+    image = file_problem(path) or _decode(path)
+    if isinstance(image, str):
+        raise UserError(f"'{path}' {image}")
+    return image
+
+
+def _decode(path: str) -> np.ndarray | str:
+    """The image, or what is wrong with it."""
     try:
         image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
     except (cv2.error, MemoryError, OSError) as error:
         return f'cannot be decoded ({" ".join(str(error).split())[:120]})'
-    if image is None:
-        return 'is no image that OpenCV reads'
-    if size and image.shape[:2] != tuple(size):
-        return size_problem(image.shape[:2], size)
-    return None
+    return 'is no image that OpenCV reads' if image is None else image
 
 
 def size_problem(actual: tuple[int, int], size: tuple[int, int], whose: str = 'record') -> str:

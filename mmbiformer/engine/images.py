@@ -61,6 +61,21 @@ def _dataset_meta(cfg: Config) -> dict:
             raise explain(error) or error from error
 
 
+def image_steps(cfg: Config) -> list[dict]:
+    """The steps of the test pipeline, without those that load annotations.
+
+    Raises:
+        UserError: If the pipeline does not begin by loading an image from a file.
+    """
+    dataset = next(iter_datasets(cfg, 'test'), {})
+    steps = [x for x in dataset.get('pipeline', []) if not _loads_annotations(x)]
+    if not steps or type_name(steps[0]) != LOADS_IMAGE:
+        raise UserError(
+            f'test_dataloader.dataset.pipeline must begin with {LOADS_IMAGE} to take images'
+        )
+    return steps
+
+
 class ImagePipeline:
     """The test pipeline of a config, for one image file at a time.
 
@@ -72,14 +87,8 @@ class ImagePipeline:
     """
 
     def __init__(self, cfg: Config) -> None:
-        dataset = next(iter_datasets(cfg, 'test'), {})
-        steps = [x for x in dataset.get('pipeline', []) if not _loads_annotations(x)]
-        if not steps or type_name(steps[0]) != LOADS_IMAGE:
-            raise UserError(
-                f'test_dataloader.dataset.pipeline must begin with {LOADS_IMAGE} to take images'
-            )
         with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
-            self.load, *self.steps = Compose(steps).transforms
+            self.load, *self.steps = Compose(image_steps(cfg)).transforms
 
     def prepare(self, path: str) -> tuple[np.ndarray, dict]:
         """Load an image and do what the pipeline does.

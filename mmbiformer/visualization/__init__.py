@@ -1,7 +1,7 @@
 """Seeing what routed attention attends to."""
 
 from .capture import RoutedMap, TokenAttention, capture_routing, routed_modules
-from .folders import collect, list_images, read_objects, statistics_text, write_statistics
+from .folders import collect, read_objects, statistics_text, write_statistics
 from .look import Look, PlacedMap, look_at
 from .routing_files import last_of_each_size, write_routing
 
@@ -13,7 +13,6 @@ __all__ = [
     'capture_routing',
     'collect',
     'last_of_each_size',
-    'list_images',
     'look_at',
     'read_objects',
     'routed_modules',

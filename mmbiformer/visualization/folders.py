@@ -23,21 +23,8 @@ from .pictures import OF_AFFINITY
 from .routing_files import FORMATS, save_figure
 from .statistics import BINS, ModuleStatistics
 
-SUFFIXES = {'.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp'}
 # Told apart by all who see colours differently (Okabe and Ito).
 SMALL_OBJECTS, BACKGROUND = '#d55e00', '#0072b2'
-
-
-def list_images(folder: str | Path) -> list[Path]:
-    """The images of a folder, in the order of their names.
-
-    Raises:
-        UserError: If it has none.
-    """
-    paths = sorted(x for x in Path(folder).iterdir() if x.suffix.lower() in SUFFIXES)
-    if not paths:
-        raise UserError(f"'{folder}' has no image: choose a folder of images, or one of them")
-    return paths
 
 
 def read_objects(annotations: str, paths: Sequence[Path]) -> dict[str, list[Box]]:

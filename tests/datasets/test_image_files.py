@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmbiformer.datasets.image_files import file_problem, image_problem
+from mmbiformer.datasets.image_files import (
+    file_problem,
+    image_problem,
+    list_images,
+    load_image,
+)
+from mmbiformer.errors import UserError
 
 
 @pytest.fixture
@@ -97,3 +103,27 @@ def test_a_header_that_claims_any_size_is_not_decoded(tmp_path) -> None:
     content[22:26] = (9_000).to_bytes(4, 'little')
     path.write_bytes(content)
     assert 'is 9000x9000' in image_problem(str(path), (8, 8))
+
+
+def test_images_of_a_folder(tmp_path):
+    for name in ('b.PNG', 'a.jpg', 'notes.txt'):
+        (tmp_path / name).touch()
+    assert [path.name for path in list_images(tmp_path)] == ['a.jpg', 'b.PNG']
+
+
+def test_a_folder_without_images(tmp_path):
+    with pytest.raises(UserError, match='has no image'):
+        list_images(tmp_path)
+
+
+def test_an_image_is_loaded_as_it_is(tmp_path) -> None:
+    image = np.zeros((4, 6, 3), np.uint8)
+    image[..., 2] = 255  # red
+    cv2.imwrite(str(tmp_path / 'red.png'), image)
+    np.testing.assert_array_equal(load_image(str(tmp_path / 'red.png')), image)
+
+
+def test_what_is_no_image_is_not_loaded(tmp_path) -> None:
+    (tmp_path / 'x.png').write_text('text')
+    with pytest.raises(UserError, match=r"x\.png' is no image that OpenCV reads"):
+        load_image(str(tmp_path / 'x.png'))

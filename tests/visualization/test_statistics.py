@@ -11,7 +11,6 @@ from mmbiformer.errors import UserError
 from mmbiformer.visualization import (
     PlacedMap,
     RoutedMap,
-    list_images,
     read_objects,
     statistics_text,
     write_statistics,
@@ -96,17 +95,6 @@ def test_files(tmp_path):
     assert [path.suffix for path in paths] == ['.png', '.pdf', '.json']
     assert cv2.imread(str(paths[0])) is not None
     assert json.loads(paths[2].read_text()) == [statistics.summary()]
-
-
-def test_images_of_a_folder(tmp_path):
-    for name in ('b.PNG', 'a.jpg', 'notes.txt'):
-        (tmp_path / name).touch()
-    assert [path.name for path in list_images(tmp_path)] == ['a.jpg', 'b.PNG']
-
-
-def test_a_folder_without_images(tmp_path):
-    with pytest.raises(UserError, match='has no image'):
-        list_images(tmp_path)
 
 
 class TestObjects:

@@ -7,12 +7,12 @@ from pathlib import Path
 from torch import nn
 from tqdm import tqdm
 
+from mmbiformer.datasets.image_files import list_images
 from mmbiformer.engine import load_config
 from mmbiformer.engine.images import ImagePipeline, load_model
 from mmbiformer.errors import UserError
 from mmbiformer.files import read_json
 
-from ..folders import list_images
 from ..look import look_at
 from .page import LEAST_BYTES, View, write_explorer
 from .scene import read_truth
