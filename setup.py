@@ -55,6 +55,9 @@ setup(
         # Under AGPL-3.0; `mmbiformer.integrations.ultralytics` alone imports it. It changes much
         # within minor versions: try the next one before letting it in.
         'ultralytics': ['ultralytics>=8.3,<8.5'],
+        # tools/predict.py --sliced. It changes much within minor versions: try the next one before
+        # letting it in.
+        'sahi': ['sahi>=0.12.8,<0.13'],
         'test': [
             *('pytest', 'pytest-xdist', 'hypothesis', 'triton>=3.6', 'ruff'),
             *('onnxscript>=0.7,<1', 'onnxruntime>=1.31,<2'),

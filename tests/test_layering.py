@@ -111,6 +111,15 @@ ALLOWED = {
         'mmbiformer.ops',
         'mmbiformer.tables',
     },
+    'prediction': {
+        *('torch', 'numpy', 'cv2', 'PIL', 'tqdm', 'mmengine', 'mmdet', 'mmseg', 'sahi'),
+        'mmbiformer.datasets',
+        'mmbiformer.engine',
+        'mmbiformer.errors',
+        'mmbiformer.evaluation',
+        'mmbiformer.files',
+        'mmbiformer.stopping',
+    },
     'registry': {'mmengine'},
     'checkpoints': {
         *('torch', 'numpy', 'mmengine'),

@@ -1,0 +1,118 @@
+"""mmdet's and mmseg's inferencers, with weights that fit in full and the classes of those."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from mmengine.infer import BaseInferencer
+from mmengine.registry import DATASETS, DefaultScope
+
+from mmbiformer.engine.data_checks.classes import check_heads
+from mmbiformer.engine.data_checks.findings import refuse_errors
+from mmbiformer.engine.images import image_steps, load_model
+from mmbiformer.engine.parts import iter_datasets
+from mmbiformer.errors import UserError
+
+OPACITY = 0.5  # of segments, through which the picture is seen
+
+
+def build_inferencer(cfg: Config, checkpoint: str, device: str | None) -> BaseInferencer:
+    """The inferencer of a config's mm package, with the weights of a checkpoint.
+
+    ``inferencer.model.dataset_meta`` has the ``classes`` of the checkpoint, else of the config,
+    and their ``palette``; of a segmenter also ``reduce_zero_label``.
+
+    Args:
+        cfg (Config): Of a detector or a segmenter; changed in place.
+        checkpoint (str): Of the whole model; every name and shape must fit.
+        device (str, optional): As 'cuda:1'. Defaults to the accelerator, or the CPU without one.
+
+    Raises:
+        UserError: If the model or what it needs of the config is missing or does not fit.
+    """
+    scope = cfg.get('default_scope')
+    if scope == 'mmdet':
+        from mmdet.apis import DetInferencer as Inferencer
+    elif scope == 'mmseg':
+        from mmseg.apis import MMSegInferencer as Inferencer
+    else:
+        raise UserError(
+            f'this config is of {scope or "no mm package"}: prediction takes detectors (mmdet) '
+            'and segmenters (mmseg); classifiers are evaluated by tools/test.py'
+        )
+    if not cfg.get('visualizer'):
+        raise UserError('the config has no visualizer, which draws the predictions: add one')
+    steps = image_steps(cfg)
+    metainfo = _metainfo_of(cfg)
+    # Both inferencers read the pipeline here, within no wrapper of datasets.
+    cfg.test_dataloader.dataset = dict(pipeline=steps)
+    cfg.visualizer.vis_backends = None  # pictures are written by this package
+
+    class StrictInferencer(Inferencer):
+        """Where it differs: the base loads what fits, and takes default names for classes."""
+
+        def _init_model(self, cfg, weights, device):
+            model = load_model(cfg, weights, device)
+            model.cfg = cfg
+            model.dataset_meta = _with_names_of(model.dataset_meta or {}, metainfo)
+            classes = model.dataset_meta['classes']
+            refuse_errors(check_heads(cfg, classes, f"the classes of '{weights}'"))
+            return model
+
+        def _init_collate(self, cfg):
+            return pseudo_collate  # which the base ends at, after a warning of a missing scope
+
+    inferencer = StrictInferencer(cfg, checkpoint, device=device, show_progress=False)
+    visualizer = inferencer.visualizer
+    visualizer.dataset_meta = inferencer.model.dataset_meta
+    if scope == 'mmseg':
+        visualizer.alpha = OPACITY
+        # mmseg's own sorts all pixels of a class as a Python list: seconds in a large picture.
+        visualizer._get_center_loc = middle_of_longest_row
+    return inferencer
+
+
+def infer(
+    inferencer: BaseInferencer, images: Sequence[str | np.ndarray], batch_size: int = 1
+) -> list:
+    """Data samples of images: files, or arrays (H, W, 3) with blue first."""
+    samples = []
+    for batch in inferencer.preprocess(list(images), batch_size=batch_size):
+        # mmdet's has the images beside what the model takes.
+        samples += inferencer.forward(batch if isinstance(batch, dict) else batch[1])
+    return samples
+
+
+def middle_of_longest_row(mask: np.ndarray) -> np.ndarray:
+    """Where the name of a class stands: x and y of the middle of the row with most of its pixels.
+
+    Args:
+        mask (np.ndarray): (H, W), 1 where the class is.
+    """
+    y = (mask == 1).sum(axis=1).argmax()
+    xs = np.flatnonzero(mask[y] == 1)
+    return np.array([xs[len(xs) // 2], y])
+
+
+def _metainfo_of(cfg: Config) -> dict:
+    """Of the test dataset as mm has it, which needs no file of its data."""
+    dataset = next(iter_datasets(cfg, 'test'))
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        built = DATASETS.build({**dataset, 'lazy_init': True})
+    reduces = getattr(built, 'reduce_zero_label', False)
+    return {**built.metainfo, 'reduce_zero_label': bool(reduces)}
+
+
+def _with_names_of(checkpoint: dict, config: dict) -> dict:
+    """The metainfo of a config with the classes that a checkpoint was trained on."""
+    classes = checkpoint.get('classes') or config.get('classes')
+    if not classes:
+        raise UserError(
+            'neither the checkpoint nor the config names classes: set '
+            'test_dataloader.dataset.metainfo.classes'
+        )
+    palettes = [x for x in (config.get('palette'), checkpoint.get('palette')) if x]
+    fitting = [x for x in palettes if len(x) >= len(classes)]
+    palette = fitting[0] if fitting else 'random'
+    return {**config, 'classes': tuple(classes), 'palette': palette}
