@@ -47,13 +47,11 @@ class Predictor:
         self.task = 'segmentation' if cfg.get('default_scope') == 'mmseg' else 'detection'
         if slice_side and self.task == 'segmentation':
             raise UserError('--sliced is for detectors: a segmenter has test_cfg.mode="slide"')
+        if slice_side:  # SAHI may be missing: said before the model is built
+            from .sliced import SlicedInference
         self.inferencer = build_inferencer(cfg, checkpoint, device)
         self.metainfo = self.inferencer.model.dataset_meta
-        self._sliced = None
-        if slice_side:
-            from .sliced import SlicedInference
-
-            self._sliced = SlicedInference(self.inferencer, slice_side)
+        self._sliced = SlicedInference(self.inferencer, slice_side) if slice_side else None
 
     def __call__(self, image: str | np.ndarray) -> object:
         """mm's data sample of one image: a file, or an array (H, W, 3) with blue first."""
