@@ -86,6 +86,8 @@ class Predictor:
         options = dict(draw_gt=False)
         if self.task == 'detection':
             options['pred_score_thr'] = score_threshold
+        else:
+            prediction = prediction.numpy()  # mmseg takes a tensor of one pixel for an index
         rgb = np.ascontiguousarray(image[..., ::-1])
         with warnings.catch_warnings():
             warnings.filterwarnings('ignore', 'Warning: The (bbox|polygon) is out of bounds')

@@ -102,6 +102,12 @@ def test_segments_have_their_colour_over_the_picture(predictors):
     np.testing.assert_allclose(drawn[150, 5], expected, atol=1)
 
 
+def test_a_picture_of_one_pixel(predictors):
+    for predictor in predictors.values():
+        image = noise()[:1, :1]
+        assert predictor.draw(image, predictor(image)).shape == (1, 1, 3)
+
+
 def test_names_are_those_of_the_checkpoint(folder, tmp_path, predictors):
     assert predictors[DETECTOR].metainfo['classes'] == CLASSES
     content = torch.load(folder / f'{DETECTOR.stem}.pth', weights_only=True)
