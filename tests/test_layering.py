@@ -102,6 +102,7 @@ ALLOWED = {
     'visualization': {
         *('torch', 'numpy', 'matplotlib', 'tqdm', 'cv2', 'jinja2', 'pycocotools'),
         'mmbiformer.__version__',
+        'mmbiformer.datasets',
         'mmbiformer.engine',
         'mmbiformer.errors',
         'mmbiformer.evaluation',

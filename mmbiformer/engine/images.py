@@ -3,7 +3,7 @@
 import contextlib
 
 import numpy as np
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.device import get_device
 from mmengine.model import revert_sync_batchnorm
@@ -29,11 +29,12 @@ def load_model(cfg: Config, checkpoint: str, device: str | None = None) -> nn.Mo
         device (str, optional): As 'cuda:1'. Defaults to the accelerator, or the CPU without one.
 
     Returns:
-        nn.Module: With ``dataset_meta``, its classes and palette: the checkpoint's, else those of
-        the config's data set.
+        nn.Module: With ``dataset_meta``: the 'classes' of the checkpoint, else of the config's
+        data set; their 'palette', or 'random'; of a segmenter also 'reduce_zero_label'.
 
     Raises:
-        UserError: If the model cannot be built, or the checkpoint is missing or does not fit.
+        UserError: If the model cannot be built, the checkpoint is missing or does not fit, or
+            nothing names the classes.
     """
     check_exists(checkpoint)
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
@@ -43,22 +44,36 @@ def load_model(cfg: Config, checkpoint: str, device: str | None = None) -> nn.Mo
             raise explain(error) or error from error
     model = revert_sync_batchnorm(model).eval()
     meta = load_weights(model, checkpoint).get('meta') or {}
-    model.dataset_meta = meta.get('dataset_meta') or _dataset_meta(cfg)
+    model.dataset_meta = _dataset_meta(cfg, meta.get('dataset_meta') or {})
     try:
         return model.to(device or get_device())
     except RuntimeError as error:
         raise UserError(f"device '{device}' cannot be used: {error}") from error
 
 
-def _dataset_meta(cfg: Config) -> dict:
+def _dataset_meta(cfg: Config, trained: dict) -> dict:
+    """What the config's data set says, with the classes that a checkpoint was trained on."""
     dataset = next(iter_datasets(cfg, 'test'), None)
-    if dataset is None:
-        return {}
-    with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
+    own = {} if dataset is None else _own_meta(dataset, cfg.get('default_scope'))
+    classes = trained.get('classes') or own.get('classes')
+    if not classes:
+        raise UserError(
+            'neither the checkpoint nor the config names classes: set '
+            'test_dataloader.dataset.metainfo.classes'
+        )
+    palettes = (x for x in (own.get('palette'), trained.get('palette')) if x)
+    palette = next((x for x in palettes if len(x) >= len(classes)), 'random')
+    return {**own, 'classes': tuple(classes), 'palette': palette}
+
+
+def _own_meta(dataset: ConfigDict, scope: str | None) -> dict:
+    """The metainfo that mm gives a data set, which needs no file of it."""
+    with DefaultScope.overwrite_default_scope(scope):
         try:
-            return DATASETS.build({**dataset, 'lazy_init': True}).metainfo
+            built = DATASETS.build({**dataset, 'lazy_init': True})
         except Exception as error:  # what builds parts raises anything
             raise explain(error) or error from error
+    return {**built.metainfo, 'reduce_zero_label': getattr(built, 'reduce_zero_label', False)}
 
 
 def image_steps(cfg: Config) -> list[dict]:

@@ -6,12 +6,10 @@ import numpy as np
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.infer import BaseInferencer
-from mmengine.registry import DATASETS, DefaultScope
 
 from mmbiformer.engine.data_checks.classes import check_heads
 from mmbiformer.engine.data_checks.findings import refuse_errors
 from mmbiformer.engine.images import image_steps, load_model
-from mmbiformer.engine.parts import iter_datasets
 from mmbiformer.errors import UserError
 
 OPACITY = 0.5  # of segments, through which the picture is seen
@@ -44,7 +42,9 @@ def build_inferencer(cfg: Config, checkpoint: str, device: str | None) -> BaseIn
     if not cfg.get('visualizer'):
         raise UserError('the config has no visualizer, which draws the predictions: add one')
     steps = image_steps(cfg)
-    metainfo = _metainfo_of(cfg)
+    model = load_model(cfg, checkpoint, device)
+    classes = model.dataset_meta['classes']
+    refuse_errors(check_heads(cfg, classes, f"the classes of '{checkpoint}'"))
     # Both inferencers read the pipeline here, within no wrapper of datasets.
     cfg.test_dataloader.dataset = dict(pipeline=steps)
     cfg.visualizer.vis_backends = None  # pictures are written by this package
@@ -53,11 +53,7 @@ def build_inferencer(cfg: Config, checkpoint: str, device: str | None) -> BaseIn
         """Where it differs: the base loads what fits, and takes default names for classes."""
 
         def _init_model(self, cfg, weights, device):
-            model = load_model(cfg, weights, device)
             model.cfg = cfg
-            model.dataset_meta = _with_names_of(model.dataset_meta or {}, metainfo)
-            classes = model.dataset_meta['classes']
-            refuse_errors(check_heads(cfg, classes, f"the classes of '{weights}'"))
             return model
 
         def _init_collate(self, cfg):
@@ -93,26 +89,3 @@ def middle_of_longest_row(mask: np.ndarray) -> np.ndarray:
     y = (mask == 1).sum(axis=1).argmax()
     xs = np.flatnonzero(mask[y] == 1)
     return np.array([xs[len(xs) // 2], y])
-
-
-def _metainfo_of(cfg: Config) -> dict:
-    """Of the test dataset as mm has it, which needs no file of its data."""
-    dataset = next(iter_datasets(cfg, 'test'))
-    with DefaultScope.overwrite_default_scope(cfg.default_scope):
-        built = DATASETS.build({**dataset, 'lazy_init': True})
-    reduces = getattr(built, 'reduce_zero_label', False)
-    return {**built.metainfo, 'reduce_zero_label': bool(reduces)}
-
-
-def _with_names_of(checkpoint: dict, config: dict) -> dict:
-    """The metainfo of a config with the classes that a checkpoint was trained on."""
-    classes = checkpoint.get('classes') or config.get('classes')
-    if not classes:
-        raise UserError(
-            'neither the checkpoint nor the config names classes: set '
-            'test_dataloader.dataset.metainfo.classes'
-        )
-    palettes = [x for x in (config.get('palette'), checkpoint.get('palette')) if x]
-    fitting = [x for x in palettes if len(x) >= len(classes)]
-    palette = fitting[0] if fitting else 'random'
-    return {**config, 'classes': tuple(classes), 'palette': palette}

@@ -171,7 +171,7 @@ class TestWrongInput:
         args = folder / 'images/one.png', config, folder / f'{DETECTOR.stem}.pth'
         with pytest.raises(SystemExit):
             run_tool('explore_routing', *args, '--out-dir', tmp_path / 'out')
-        assert 'names the classes: set' in capsys.readouterr().err
+        assert 'names classes: set' in capsys.readouterr().err
 
 
 @pytest.mark.skipif(not SAMPLES.is_dir(), reason=f'no real samples in {SAMPLES}')

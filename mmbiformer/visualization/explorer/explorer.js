@@ -3,7 +3,6 @@
 const content = JSON.parse(document.getElementById('content').textContent);
 const streams = [...document.querySelectorAll('script.stream')];
 const {image, colours, truth} = content;
-const KEPT = 12; // streams that stay inflated
 const MOST_NUMBERS = 16; // regions that are numbered
 
 const bytesOf = text => Uint8Array.from(atob(text), letter => letter.charCodeAt(0));
@@ -158,18 +157,10 @@ class RoutedMap {
   }
 }
 
-// Codes of maps, inflated when they are first needed; the latest stay.
-const inflated = new Map();
+// Codes of maps, inflated when they are first needed.
 function codesOf(map) {
-  const former = inflated.get(map);
-  inflated.delete(map);
-  inflated.set(map, former ?? inflate(map).then(codes => { map.codes = codes; return codes; }));
-  if (inflated.size > KEPT) {
-    const [oldest] = inflated.keys();
-    inflated.delete(oldest);
-    oldest.codes = null;
-  }
-  return inflated.get(map);
+  map.inflated ??= inflate(map).then(codes => { map.codes = codes; });
+  return map.inflated;
 }
 
 async function inflate(map) {
@@ -521,3 +512,9 @@ for (const name of ['found', 'truth']) {
 for (const name of ['regions', 'grey']) document.getElementById(name).addEventListener('change', draw);
 addEventListener('hashchange', readAddress);
 readAddress();
+
+// What is not shown yet is made ready behind what is, one after the other.
+(async () => {
+  for (const {map} of panels) await codesOf(map);
+  for (const {maps} of panels) for (const map of maps) await codesOf(map);
+})();

@@ -37,16 +37,11 @@ def open_model(config: str, checkpoint: str, device: str | None = None) -> OpenM
     """Load a model for explorers.
 
     Raises:
-        UserError: If config or checkpoint do not fit, or nothing names the classes.
+        UserError: If config or checkpoint do not fit.
     """
     cfg = load_config(config)
     pipeline = ImagePipeline(cfg)
     model = load_model(cfg, checkpoint, device)
-    if not (model.dataset_meta or {}).get('classes'):
-        raise UserError(
-            f"neither '{checkpoint}' nor the dataset of '{config}' names the classes: set "
-            'test_dataloader.dataset.metainfo.classes'
-        )
     return OpenModel(f'{Path(config).stem}, {Path(checkpoint).stem}', model, pipeline)
 
 

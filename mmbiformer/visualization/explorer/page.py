@@ -25,6 +25,7 @@ from .scene import Scene, Thing, find_missed, predicted
 RESERVED = 1_200_000
 LEAST_BYTES = 2_000_000
 JPEG_QUALITY = 85
+FEW = colormaps['tab20'](range(20), bytes=True)[:, :3]  # colours, where a data set has none
 MOST_PIXELS = 1600  # of the picture's longer side: a page shows no more
 
 
@@ -35,7 +36,7 @@ class View:
     Attributes:
         name (str): Of the model, for headings.
         look (Look): Of the image.
-        meta (Mapping): 'classes' and, of segmenters, 'palette'.
+        meta (Mapping): 'classes' and 'palette', see :func:`mmbiformer.engine.images.load_model`.
     """
 
     name: str
@@ -158,7 +159,10 @@ def _describe_thing(thing: Thing) -> dict:
 
 def _describe_labels(labels: np.ndarray, meta: Mapping) -> dict:
     """A label map in the colours of its data set, and which classes it has, the largest first."""
-    palette = np.array(meta['palette'], np.uint8)
+    palette = meta['palette']
+    if palette == 'random':
+        palette = [FEW[i % len(FEW)] for i in range(len(meta['classes']))]
+    palette = np.array(palette, np.uint8)
     is_class = labels < len(palette)
     colours = palette[np.where(is_class, labels, 0)]
     picture = np.dstack([colours[..., ::-1], 255 * is_class.astype(np.uint8)])
