@@ -21,6 +21,7 @@ setup(
     package_data={
         'mmbiformer.evaluation.report': ['*.j2'],
         'mmbiformer.visualization.explorer': ['*.j2', '*.css', '*.js'],
+        'mmbiformer.run_report': ['*.j2'],
     },
     python_requires='>=3.10',
     install_requires=['torch>=2.4', 'einops>=0.7'],

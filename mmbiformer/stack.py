@@ -86,6 +86,12 @@ def require(*modules: str) -> None:
         raise UserError(problems[0])
 
 
+def installed_versions() -> dict[str, str]:
+    """The version of each distribution of the stack that is installed."""
+    names = ['mmbiformer', *(name for known in DISTRIBUTIONS.values() for name in known)]
+    return {name: version for name in names if (version := _version(name)) is not None}
+
+
 def _version(distribution: str) -> str | None:
     try:
         return metadata.version(distribution)

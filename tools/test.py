@@ -15,6 +15,7 @@ def main() -> None:
     args, cfg = parse_run(parser)
 
     from mmbiformer.engine import build_tester
+    from mmbiformer.run_report import report_at_end
 
     runner = build_tester(
         cfg,
@@ -25,6 +26,7 @@ def main() -> None:
         tta=args.tta,
     )
     runner.test()
+    report_at_end(runner)
 
 
 if __name__ == '__main__':

@@ -22,6 +22,7 @@ def main() -> None:
     args, cfg = parse_run(parser)
 
     from mmbiformer.engine import build_trainer
+    from mmbiformer.run_report import report_at_end
 
     runner = build_trainer(
         cfg,
@@ -32,6 +33,7 @@ def main() -> None:
         auto_scale_lr=args.auto_scale_lr,
     )
     runner.train()
+    report_at_end(runner)
 
 
 if __name__ == '__main__':

@@ -41,6 +41,11 @@ def check_loading(cfg: Config, splits: tuple[str, ...]) -> None:
                 hook['switch_pipeline'] = [_checked(x, options) for x in hook['switch_pipeline']]
 
 
+def without_checks(pipeline: list[ConfigDict]) -> list[ConfigDict]:
+    """A pipeline as it was before :func:`check_loading`."""
+    return [x.step if type_name(x) == 'LoadChecked' else x for x in pipeline]
+
+
 def read_max_skipped(cfg: Config) -> int:
     """How many images the config lets training leave out.
 

@@ -19,6 +19,7 @@ from .loading import check_loading
 from .memory import SafeRunner, memory_explained
 from .parts import iter_datasets, list_evaluators
 from .recipe import advise_batch_size, set_auto_scale_lr
+from .run_notes import write_notes
 from .weights import check_exists, load_weights
 
 
@@ -52,7 +53,7 @@ def build_trainer(
         set_auto_scale_lr(cfg)
     notices = []
     if resume == 'auto' or (cfg.get('resume') and not (resume or cfg.get('load_from'))):
-        newest, passed_over = find_newest(_checkpoint_folder(cfg))
+        newest, passed_over = find_newest(checkpoint_folder(cfg))
         notices = [f'passed over: {reason}' for reason in passed_over]
         resume = str(newest)
     if resume is not None:
@@ -71,12 +72,10 @@ def build_trainer(
         check_resumable(cfg.load_from)
     notices += check_data(cfg, ('train', 'val'))
     check_loading(cfg, ('train', 'val'))
-    runner = _build_runner(cfg, launcher, notices, 'train')
+    runner = _build_runner(cfg, launcher, notices, 'train', cfg.get('load_from'))
     if resumes:
         runner.logger.info(f"resuming from '{cfg.load_from}'")
         load_weights(runner.model, cfg.load_from)  # mmengine would only warn of what does not fit
-    if advice := advise_batch_size(cfg, runner.world_size):
-        runner.logger.warning(advice)
     return runner
 
 
@@ -116,13 +115,15 @@ def build_tester(
         _set_tta(cfg)
     # A config that a resumed run dumped would have the runner load that run's latest instead.
     cfg.load_from, cfg.resume = None, False
-    runner = _build_runner(cfg, launcher, notices, 'test')
+    runner = _build_runner(cfg, launcher, notices, 'test', checkpoint)
     runner.model.eval()  # by which a model knows that layers of training alone may be absent
     load_weights(runner.model, checkpoint)
     return runner
 
 
-def _build_runner(cfg: Config, launcher: str, notices: list[str], split: str) -> Runner:
+def _build_runner(
+    cfg: Config, launcher: str, notices: list[str], split: str, checkpoint: str | None
+) -> Runner:
     cfg.launcher = launcher
     notices = notices + fit_to_device(cfg, launcher)
     try:
@@ -134,8 +135,11 @@ def _build_runner(cfg: Config, launcher: str, notices: list[str], split: str) ->
         raise explained from error
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
     check_channels(model, cfg.model, cfg.get('default_scope'))
+    if split == 'train' and (advice := advise_batch_size(cfg, runner.world_size)):
+        notices.append(advice)
     for notice in notices:
         runner.logger.warning(notice)
+    write_notes(runner, split, notices, checkpoint)
     # Ops and layers know no mm package: they say by Python's logging which backend and path run.
     log = logging.getLogger('mmbiformer')
     log.setLevel(logging.INFO)
@@ -144,7 +148,7 @@ def _build_runner(cfg: Config, launcher: str, notices: list[str], split: str) ->
     return runner
 
 
-def _checkpoint_folder(cfg: Config) -> str:
+def checkpoint_folder(cfg: Config) -> str:
     """Where the run's checkpoints are: in its work dir, if the hook has no folder of its own."""
     out_dir = (cfg.get('default_hooks', {}).get('checkpoint') or {}).get('out_dir')
     name = os.path.basename(cfg.work_dir.rstrip(os.sep))

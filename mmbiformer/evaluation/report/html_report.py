@@ -69,10 +69,13 @@ def render_segment_html(report: Report, figure: Figure, made: dict) -> str:
     )
 
 
-def _render(template: str, report: Report, decimals: int, **content: object) -> str:
-    """Fill a template; scores are shown with so many decimals."""
+def page_environment(*folders: Path, decimals: int = 1) -> Environment:
+    """What fills templates: of these folders, and those that all pages share.
+
+    Scores are shown with so many decimals.
+    """
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+        loader=FileSystemLoader([*folders, Path(__file__).parent]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -84,13 +87,21 @@ def _render(template: str, report: Report, decimals: int, **content: object) -> 
         count=lambda number: f'{number:,}',
         short=lambda number: f'{number:.4g}',
     )
+    return environment
+
+
+def _render(template: str, report: Report, decimals: int, **content: object) -> str:
     names = [model.name for model in report.models]
-    return environment.get_template(template).render(
-        report=report,
-        bootstrap=report.bootstrap,
-        several=len(names) > 1,
-        names=' and '.join(names),
-        **content,
+    return (
+        page_environment(decimals=decimals)
+        .get_template(template)
+        .render(
+            report=report,
+            bootstrap=report.bootstrap,
+            several=len(names) > 1,
+            names=' and '.join(names),
+            **content,
+        )
     )
 
 

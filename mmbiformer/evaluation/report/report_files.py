@@ -56,7 +56,7 @@ def write_report(
         dict[str, Path]: 'json', 'csv', 'html', 'ap', 'errors' and, of several models,
         'differences'.
     """
-    made = _describe_making(command)
+    made = describe_making(command)
     figures = dict(ap=draw_ap(report), errors=draw_errors(report))
     if report.differences:
         figures['differences'] = draw_differences(report)
@@ -72,14 +72,15 @@ def write_segment_report(
     report: Report, out_dir: str | Path, *, command: str | None = None
 ) -> dict[str, Path]:
     """Write 'json', 'csv', 'html' and 'png' of a report on segmenters, as :func:`write_report`."""
-    made = _describe_making(command)
+    made = describe_making(command)
     figure = draw_segments(report)
     html = render_segment_html(report, figure, made)
     texts = dict(json=_json(report, made), csv=segment_csv(report), html=html)
     return _write_all(texts, dict(png=figure), SEGMENT_NAMES, out_dir)
 
 
-def _describe_making(command: str | None) -> dict:
+def describe_making(command: str | None) -> dict:
+    """What a page says of how it was made: the command, the date and the version."""
     return dict(
         command=command,
         date=datetime.now().astimezone().isoformat(' ', 'minutes'),
