@@ -68,6 +68,7 @@ ALLOWED = {
         'mmbiformer.errors',
         'mmbiformer.evaluation',
         'mmbiformer.files',
+        'mmbiformer.run_report',
         'mmbiformer.tables',
     },
     'benchmark': {
@@ -120,6 +121,17 @@ ALLOWED = {
         'mmbiformer.evaluation',
         'mmbiformer.files',
         'mmbiformer.stopping',
+    },
+    'run_report': {
+        *('torch', 'numpy', 'cv2', 'matplotlib', 'mmengine', 'mmcv'),
+        'mmbiformer.checkpoints',
+        'mmbiformer.engine',
+        'mmbiformer.errors',
+        'mmbiformer.evaluation',
+        'mmbiformer.figures',
+        'mmbiformer.files',
+        'mmbiformer.tables',
+        'mmbiformer.visualization',
     },
     'registry': {'mmengine'},
     'checkpoints': {

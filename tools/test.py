@@ -12,6 +12,7 @@ def main() -> None:
     parser.add_argument('--out', help='where predictions go: a .pkl file, or a folder of maps')
     parser.add_argument('--show-dir', help='folder for pictures, ground truth beside predictions')
     parser.add_argument('--tta', action='store_true', help='test-time augmentation')
+    parser.add_argument('--no-report', action='store_true', help='write no run report')
     args, cfg = parse_run(parser)
 
     from mmbiformer.engine import build_tester
@@ -26,7 +27,8 @@ def main() -> None:
         tta=args.tta,
     )
     runner.test()
-    report_at_end(runner)
+    if not args.no_report:
+        report_at_end(runner)
 
 
 if __name__ == '__main__':

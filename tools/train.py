@@ -19,6 +19,7 @@ def main() -> None:
     parser.add_argument(
         '--auto-scale-lr', action='store_true', help='scale the lr with the total batch size'
     )
+    parser.add_argument('--no-report', action='store_true', help='write no run report')
     args, cfg = parse_run(parser)
 
     from mmbiformer.engine import build_trainer
@@ -33,7 +34,8 @@ def main() -> None:
         auto_scale_lr=args.auto_scale_lr,
     )
     runner.train()
-    report_at_end(runner)
+    if not args.no_report:
+        report_at_end(runner)
 
 
 if __name__ == '__main__':

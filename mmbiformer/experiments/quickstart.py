@@ -19,6 +19,7 @@ from mmbiformer.evaluation.resampling import Bootstrap
 from mmbiformer.evaluation.segmentation.segment_tables import segment_report_text
 from mmbiformer.evaluation.sizes import size_ranges
 from mmbiformer.files import whole_or_absent
+from mmbiformer.run_report import write_run_report
 from mmbiformer.tables import MISSING
 
 # What the table shows -> the metric's name.
@@ -58,13 +59,15 @@ def quickstart(config: str, data_root: str | None = None) -> str:
     pictures = work_dir / 'pictures'
     cfg = load_config(config, data_root=data_root)
     metrics, text, report = judge(cfg, checkpoint, str(pictures), Path(data_root))
+    run_report, notices = write_run_report([work_dir])
     return (
         f'{text}\n\n'
         f'{format_metrics(columns, metrics)}\n\n'
         f'training took {minutes:.1f} minutes\n'
         f'checkpoint    {os.path.relpath(checkpoint)}\n'
         f'pictures      {pictures}\n'
-        f'{"predictions" if report.suffix == ".pkl" else "report":<13} {os.path.relpath(report)}'
+        f'{"predictions" if report.suffix == ".pkl" else "report":<13} {os.path.relpath(report)}\n'
+        f'run report    {os.path.relpath(run_report)}' + ''.join(f'\n{x}' for x in notices)
     )
 
 

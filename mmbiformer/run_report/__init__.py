@@ -1,6 +1,6 @@
 """What a training or a test did, on one page: made of the files in its work folder."""
 
-from .reading import RunRecord, read_run
+from .records import RunRecord, read_run
 from .writing import report_at_end, write_run_report
 
 __all__ = ['RunRecord', 'read_run', 'report_at_end', 'write_run_report']

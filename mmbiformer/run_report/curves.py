@@ -11,8 +11,8 @@ from matplotlib.ticker import MaxNLocator
 from mmbiformer.evaluation.report.size_pictures import COLORS, MARKERS
 from mmbiformer.figures import new_figure
 
-from .metrics import Scores, by_class, by_size, known, overall_names
-from .reading import RunRecord
+from .records import RunRecord
+from .scores import Scores, by_class, by_size, known, overall_names
 
 COLUMNS = 3
 MOST_PANELS, MOST_CLASSES = 12, 40
@@ -143,7 +143,7 @@ def _draw_logged(runs: Sequence[RunRecord], names: list[str], what: str) -> Pict
         _dress(axes, UNITS.get(name, name), 'iteration')
     _legend(figure, panels, runs)
     joined = len(runs) == 1 and runs[0].joins
-    note = '; dashed where the run was gone on with' if joined else ''
+    note = '; dashed where the run was resumed' if joined else ''
     caption = f'{what}, as means over the iterations between two lines of the log'
     alt = f'Curves of {", ".join(names[:MOST_PANELS])} over iterations'
     return Picture(figure, f'{caption}{note}{_left_out(names)}.', alt)

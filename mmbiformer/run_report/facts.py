@@ -3,7 +3,11 @@
 from dataclasses import dataclass
 from statistics import median
 
-from .reading import RunRecord
+from mmbiformer.engine.parts import type_name
+
+from .records import RunRecord
+
+NO_LOG = 'no curves, as visualizer.vis_backends of the config has no LocalVisBackend'
 
 
 @dataclass
@@ -52,7 +56,7 @@ def peak_memory(run: RunRecord) -> int | None:
 def describe_progress(run: RunRecord) -> str:
     """As 'epoch 3 of 12, iteration 600'."""
     if not run.training:
-        return 'no training'
+        return 'no training' if _has_local_log(run) else NO_LOG
     last, plan = run.training[-1], run.cfg.get('train_cfg') or {}
     iteration = f'iteration {last["step"]:,}'
     if limit := plan.get('max_iters'):
@@ -60,6 +64,11 @@ def describe_progress(run: RunRecord) -> str:
     epoch = f'epoch {last["epoch"]}' if 'epoch' in last else ''
     limit = plan.get('max_epochs')
     return f'{epoch} of {limit}, {iteration}' if epoch and limit else epoch or iteration
+
+
+def _has_local_log(run: RunRecord) -> bool:
+    backends = run.cfg.get('visualizer', {}).get('vis_backends') or []
+    return any(type_name(x) == 'LocalVisBackend' for x in backends)
 
 
 def describe_duration(seconds: float) -> str:

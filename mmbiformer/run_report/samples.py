@@ -1,6 +1,5 @@
 """What the model of a checkpoint predicts and routes on a few images of the validation data."""
 
-import io
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ import cv2
 import mmcv
 import numpy as np
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
@@ -25,7 +25,7 @@ from mmbiformer.errors import UserError
 from mmbiformer.visualization import Look, last_of_each_size, look_at, routed_modules
 from mmbiformer.visualization.pictures import draw_query
 
-from .reading import RunRecord
+from .records import RunRecord
 
 NUM_PREDICTIONS, NUM_ROUTED = 4, 2
 SCORE = 0.3  # from which detections are drawn: mm's own
@@ -144,6 +144,7 @@ def _choose_query(look: Look) -> tuple[tuple[float, float], str]:
 
 def pixels_of(figure: Figure, dpi: int = 80) -> np.ndarray:
     """A figure as pixels, uint8 (H, W, 3) in BGR."""
-    file = io.BytesIO()
-    figure.savefig(file, format='png', dpi=dpi)
-    return cv2.imdecode(np.frombuffer(file.getvalue(), np.uint8), cv2.IMREAD_COLOR)
+    figure.set_dpi(dpi)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return cv2.cvtColor(np.asarray(canvas.buffer_rgba()), cv2.COLOR_RGBA2BGR)

@@ -14,14 +14,14 @@ from .facts import (
     peak_memory,
     training_notes,
 )
-from .metrics import Scores, by_class, by_size, highest, known, overall_names
-from .reading import RunRecord
+from .records import RunRecord
 from .samples import Sample
+from .scores import Scores, by_class, by_size, highest, known, overall_names
 
 HOW_TO_READ = (
-    'Of the last routed attention of each size of map, a row: left the region of the query (dashed) '
-    'and those it routes to, numbered by their affinity; right what its token attends to, in '
-    'percent. tools/visualize_routing.py draws any query of any image.'
+    'A row for the last routed attention of each size of map: left the region of the query '
+    '(dashed) and those it routes to, numbered by their affinity; right what its token attends '
+    'to, in percent. tools/visualize_routing.py draws any query of any image.'
 )
 
 
@@ -121,7 +121,7 @@ def _summary(run: RunRecord) -> str:
     if speed := measure_speed(run):
         parts.append(f'{describe_duration(speed.total)} of training')
     if run.joins:
-        parts.append(f'gone on with {len(run.joins)} times')
+        parts.append(f'resumed before iteration {", ".join(map(str, run.joins))}')
     return f'{"; ".join(parts)}. Last logged at {run.logged:%Y-%m-%d %H:%M}.'
 
 

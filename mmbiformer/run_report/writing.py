@@ -16,7 +16,7 @@ from mmbiformer.evaluation.report.report_files import describe_making
 from mmbiformer.files import whole_or_absent
 
 from . import curves
-from .reading import RunRecord, read_run
+from .records import RunRecord, read_run
 from .samples import Sample, draw_samples
 from .sections import make_sections
 
@@ -122,6 +122,7 @@ def _name_apart(runs: list[RunRecord]) -> list[RunRecord]:
 
 def _png(picture: curves.Picture) -> bytes:
     file = io.BytesIO()
+    picture.figure.set_layout_engine('none')  # it was laid out for the page, which takes seconds
     picture.figure.savefig(file, format='png', dpi=130)
     return file.getvalue()
 

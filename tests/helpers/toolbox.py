@@ -36,8 +36,14 @@ tta_pipeline = [
 """
 
 
-def run_tool(name: str, *args: object) -> None:
-    """Run ``tools/<name>.py`` in this process; ends in SystemExit where the tool does."""
+def run_tool(name: str, *args: object, report: bool = False) -> None:
+    """Run ``tools/<name>.py`` in this process; ends in SystemExit where the tool does.
+
+    Trainings and tests write no run report, which takes longer than most of them here, unless
+    ``report`` is true.
+    """
+    if name in ('train', 'test') and not report:
+        args = (*args, '--no-report')
     spec = importlib.util.spec_from_file_location(f'tool_{name}', ROOT / f'tools/{name}.py')
     tool = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tool)

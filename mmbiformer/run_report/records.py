@@ -130,14 +130,15 @@ def read_run(folder: str | Path) -> RunRecord:
         raise UserError(f"'{folder}' is no folder: give the work folder of a run")
     stamps = sorted(x for x in folder.iterdir() if STAMP.fullmatch(x.name) and x.is_dir())
     starts = [_read_start(stamp) for stamp in stamps]
-    configs = [start for start in starts if _config_of(start)]
+    configs = {start.folder: path for start in starts if (path := _find_config(start.folder))}
     if not configs:
         raise UserError(
-            f"'{folder}' is not the work folder of a run: it has no YYYYMMDD_HHMMSS/vis_data with "
-            'a config, which mmengine makes there'
+            f"'{folder}' is not the work folder of a run: it has no folder YYYYMMDD_HHMMSS with a "
+            'config, which mmengine makes there'
         )
-    latest = next((x for x in reversed(configs) if x.training), configs[-1])
-    cfg = load_config(str(_config_of(latest)), work_dir=str(folder))
+    trained = [start.folder for start in starts if start.training and start.folder in configs]
+    latest = trained[-1] if trained else list(configs)[-1]
+    cfg = load_config(str(configs[latest]), work_dir=str(folder))
     training, validations, joins = _join(starts)
     logs = [x for stamp in stamps for x in (stamp, *stamp.rglob('*.json'), *stamp.glob('*.log'))]
     return RunRecord(
@@ -153,10 +154,12 @@ def read_run(folder: str | Path) -> RunRecord:
     )
 
 
-def _config_of(start: Start) -> Path | None:
-    """The config that mmengine wrote beside what it logs."""
-    path = start.folder / 'vis_data/config.py'
-    return path if path.is_file() else None
+def _find_config(start: Path) -> Path | None:
+    """The config of a start, or the work folder's latest: LocalVisBackend alone writes the one."""
+    own = start / 'vis_data/config.py'
+    if own.is_file():
+        return own
+    return max(start.parent.glob('*.py'), key=lambda path: path.stat().st_mtime, default=None)
 
 
 def _find_checkpoint(starts: list[Start], cfg: Config) -> Path | None:
@@ -220,6 +223,7 @@ def _join(starts: list[Start]) -> tuple[list[dict], list[Validation], list[int]]
     training, validations, joins = [], [], []
     for start in starts:
         if not start.training:
+            validations += start.validations
             continue
         first = start.training[0]['step']
         training = [row for row in training if row['step'] < first]

@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Iterable
 
-from .reading import RunRecord
+from .records import RunRecord
 
 # mmdet's AP by size, and ours; the numbers are IoUs.
 OF_SIZE = re.compile(
@@ -25,7 +25,7 @@ def known(value: object) -> float | None:
 
 
 def overall_names(runs: Iterable[RunRecord]) -> list[str]:
-    """Names of the metrics of any run that are about all sizes and classes, the main ones first."""
+    """Names of any run's metrics that are about all sizes and classes, the main ones first."""
     names = dict.fromkeys(
         name for run in runs for metrics in _all_metrics(run) for name in metrics
     )
