@@ -65,7 +65,6 @@ def draw_metrics(runs: Sequence[RunRecord]) -> Picture | None:
             points = _points_of(run, name)
             axes.plot(*zip(*points, strict=True), **_style(i), ms=5, lw=1.6) if points else None
         _dress(axes, name, ' or '.join(units))
-        axes.xaxis.set_major_locator(MaxNLocator('auto', integer=True, min_n_ticks=1))
     _legend(figure, panels, runs)
     left_out = _left_out(names)
     return Picture(
@@ -212,6 +211,8 @@ def _legend(figure: Figure, panels: Sequence[Axes], runs: Sequence[RunRecord]) -
 def _dress(axes: Axes, title: str, label: str) -> None:
     axes.set_title(title, loc='left', fontsize=10, parse_math=False)
     axes.set_xlabel(label, fontsize=8)
+    if axes.lines:  # epochs and iterations are whole; bars have names
+        axes.xaxis.set_major_locator(MaxNLocator('auto', integer=True, min_n_ticks=1))
     _quieten(axes, 'y')
 
 

@@ -25,12 +25,16 @@ def trained(tmp_path_factory, shapes):
     """The work folder of a detector that was trained, resumed and tested."""
     folder = tmp_path_factory.mktemp('work') / 'detector'
     common = ['--data-root', shapes, '--work-dir', folder]
-    options = ['--cfg-options', *IN_PROCESS, *EPOCHS]
-    run_tool('train', DETECTION, *common, *options, 'train_cfg.max_epochs=1')
+    # Without a threshold it finds something after four steps, and has metrics.
+    options = ['--cfg-options', *IN_PROCESS, 'model.test_cfg.score_thr=0.0', *EPOCHS]
+    epochs = 'train_cfg.max_epochs=1', 'train_cfg.max_epochs=2'
+    # Visualizers are global by name: one of an earlier run would keep its own folder.
+    run_tool('train', DETECTION, *common, *options, epochs[0], 'visualizer.name=first')
     assert not (folder / 'run_report').exists()
-    run_tool('train', DETECTION, '--resume', *common, *options, 'train_cfg.max_epochs=2')
-    checkpoint = folder / 'epoch_1.pth'
-    run_tool('test', DETECTION, checkpoint, *common, '--cfg-options', *IN_PROCESS, report=True)
+    resumed = *options, epochs[1], 'visualizer.name=second'
+    run_tool('train', DETECTION, '--resume', *common, *resumed)
+    test = *common, *options[:-2], 'visualizer.name=third'
+    run_tool('test', DETECTION, folder / 'epoch_1.pth', *test, report=True)
     return folder
 
 
@@ -68,7 +72,7 @@ def test_notes_say_what_was_started(trained):
 
 def test_a_running_folder_beside_a_finished_one(trained, tmp_path, shapes, capsys):
     running = tmp_path / 'running'
-    (start,) = [x.folder for x in read_run(trained).starts if x.validations][:1]
+    start = read_run(trained).starts[0].folder
     copy = running / start.name / 'vis_data'
     copy.mkdir(parents=True)
     (copy / 'config.py').write_text((start / 'vis_data/config.py').read_text())
@@ -103,6 +107,7 @@ def test_tensorboard_beside_the_report(tmp_path, shapes):
     run_tool(
         *('train', config, '--data-root', shapes, '--work-dir', folder, '--cfg-options'),
         *(*IN_PROCESS, *EPOCHS, 'train_cfg.max_iters=2', 'default_hooks.checkpoint.interval=2'),
+        'visualizer.name=fourth',
         report=True,
     )
     events = loading.EventAccumulator(str(next(folder.glob('*/vis_data/events*'))))
