@@ -63,7 +63,8 @@ def draw_metrics(runs: Sequence[RunRecord]) -> Picture | None:
     for axes, name in zip(panels, names, strict=False):
         for i, run in enumerate(runs):
             points = _points_of(run, name)
-            axes.plot(*zip(*points, strict=True), **_style(i), ms=5, lw=1.6) if points else None
+            if points:
+                axes.plot(*zip(*points, strict=True), **_style(i), ms=5, lw=1.6)
         _dress(axes, name, ' or '.join(units))
     _legend(figure, panels, runs)
     left_out = _left_out(names)
@@ -106,7 +107,9 @@ def draw_classes(runs: Sequence[RunRecord]) -> Picture | None:
     figure, [axes] = new_figure((9, 1.2 + 0.24 * len(shown)))
     for i, one in enumerate(values):
         at = [(one[x], y) for y, x in enumerate(shown) if one.get(x) is not None]
-        axes.plot(*zip(*at, strict=True), linestyle='none', **_style(i), ms=6) if at else None
+        if at:
+            style = dict(_style(i), ms=6, linestyle='none', clip_on=False)
+            axes.plot(*zip(*at, strict=True), **style)
     axes.set_yticks(range(len(shown)), shown, fontsize=8, parse_math=False)
     axes.set_ylim(len(shown) - 0.5, -0.5)
     axes.set_xlim(left=0)
@@ -159,6 +162,7 @@ def _draw_bars(axes: Axes, scores: Sequence[dict[str, float | None]]) -> None:
             labels = ['' if np.isnan(x) else f'{x:.3g}' for x in heights]
             axes.bar_label(bars, labels, padding=2, fontsize=8)
     axes.margins(y=0.12)
+    axes.set_ylim(bottom=0)
     turn = 90 if len(sizes) > 6 else 0
     axes.set_xticks(range(len(sizes)), sizes, rotation=turn, fontsize=8, parse_math=False)
 

@@ -31,7 +31,7 @@ class Start:
         notes (dict): What :func:`write_notes` wrote; empty of a program that does not.
         training (list[dict]): What was logged of the training, by iteration.
         validations (list[Validation]): In their order.
-        tested (dict): Metrics of a test.
+        tested (dict, optional): Metrics of a finished test.
         classes (dict): Of the last evaluation, class -> score -> percent, where its log has it.
     """
 
@@ -39,7 +39,7 @@ class Start:
     notes: dict
     training: list[dict] = field(default_factory=list)
     validations: list['Validation'] = field(default_factory=list)
-    tested: dict[str, float] = field(default_factory=dict)
+    tested: dict[str, float] | None = None
     classes: dict[str, dict[str, float]] = field(default_factory=dict)
 
     @property
@@ -93,7 +93,7 @@ class RunRecord:
     @property
     def tests(self) -> list[Start]:
         """The starts that are finished tests."""
-        return [start for start in self.starts if start.tested]
+        return [start for start in self.starts if start.tested is not None]
 
     @property
     def notes(self) -> dict:
@@ -178,7 +178,8 @@ def _read_start(folder: Path) -> Start:
         else:
             before = start.training[-1]['step'] if start.training else 0
             start.validations.append(Validation(row['step'], before, _numbers(row)))
-    start.tested = _numbers(read_json(folder / name) or {})
+    tested = read_json(folder / name)
+    start.tested = None if tested is None else _numbers(tested)
     log = folder / f'{folder.name}.log'
     if log.is_file():
         start.classes = _read_classes(log.read_text(encoding='utf-8', errors='replace'))

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import inf
 
 from mmbiformer.tables import MISSING
 
@@ -83,7 +84,7 @@ def make_sections(
     else:
         about_routing = missing or ['No model here has routed attention.']
     tables = dict(
-        metrics=[_last_metrics(runs), *_tests(runs)],
+        metrics=[*_validations(runs), *_tests(runs)],
         sizes=_score_tables(runs, [by_size(run) for run in runs], 'size'),
         classes=_score_tables(runs, [by_class(run) for run in runs], 'class'),
     )
@@ -125,7 +126,9 @@ def _summary(run: RunRecord) -> str:
     return f'{"; ".join(parts)}. Last logged at {run.logged:%Y-%m-%d %H:%M}.'
 
 
-def _last_metrics(runs: Sequence[RunRecord]) -> Table:
+def _validations(runs: Sequence[RunRecord]) -> list[Table]:
+    if not any(run.validations for run in runs):
+        return []
     head, rows = ['metric'], []
     for run in runs:
         last = f'{run.unit} {run.validations[-1].step}' if run.validations else 'last'
@@ -138,7 +141,7 @@ def _last_metrics(runs: Sequence[RunRecord]) -> Table:
             best = highest(run, name)
             row.append(f'{best[0]:.4g} ({run.unit} {best[1]})' if best else MISSING)
         rows.append(row)
-    return Table('Metrics of the last validation, and the highest of any', head, rows)
+    return [Table('Metrics of the last validation, and the highest of any', head, rows)]
 
 
 def _tests(runs: Sequence[RunRecord]) -> list[Table]:
@@ -167,7 +170,7 @@ def _score_tables(runs: Sequence[RunRecord], scores: list[Scores], of: str) -> l
     ]
     if of == 'class':
         first = scores[0].get(kinds[0], {})
-        rows.sort(key=lambda row: -1 if first.get(row[0]) is None else first[row[0]])
+        rows.sort(key=lambda row: inf if first.get(row[0]) is None else first[row[0]])
     return [Table(f'Scores of the last evaluation by {of}', head, rows)]
 
 
