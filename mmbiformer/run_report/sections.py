@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from math import inf
 
 from mmbiformer.tables import MISSING
 
@@ -15,24 +14,16 @@ from .facts import (
     peak_memory,
     training_notes,
 )
+from .metric_tables import Table, score_tables, tests, validations
 from .records import RunRecord
 from .samples import Sample
-from .scores import Scores, by_class, by_size, highest, known, overall_names
+from .scores import by_class, by_size, known, overall_names
 
 HOW_TO_READ = (
     'A row for the last routed attention of each size of map: left the region of the query '
     '(dashed) and those it routes to, numbered by their affinity; right what its token attends '
     'to, in percent. tools/visualize_routing.py draws any query of any image.'
 )
-
-
-@dataclass
-class Table:
-    """Texts in rows; the first of each row names it."""
-
-    caption: str
-    head: list[str]
-    rows: list[list[str]]
 
 
 @dataclass
@@ -84,9 +75,9 @@ def make_sections(
     else:
         about_routing = missing or ['No model here has routed attention.']
     tables = dict(
-        metrics=[*_validations(runs), *_tests(runs)],
-        sizes=_score_tables(runs, [by_size(run) for run in runs], 'size'),
-        classes=_score_tables(runs, [by_class(run) for run in runs], 'class'),
+        metrics=[*validations(runs), *tests(runs)],
+        sizes=score_tables(runs, [by_size(run) for run in runs], 'size'),
+        classes=score_tables(runs, [by_class(run) for run in runs], 'class'),
     )
     sections = [
         Section('in-short', 'In short', [_summary(run) for run in runs]),
@@ -124,54 +115,6 @@ def _summary(run: RunRecord) -> str:
     if run.joins:
         parts.append(f'resumed before iteration {", ".join(map(str, run.joins))}')
     return f'{"; ".join(parts)}. Last logged at {run.logged:%Y-%m-%d %H:%M}.'
-
-
-def _validations(runs: Sequence[RunRecord]) -> list[Table]:
-    if not any(run.validations for run in runs):
-        return []
-    head, rows = ['metric'], []
-    for run in runs:
-        last = f'{run.unit} {run.validations[-1].step}' if run.validations else 'last'
-        head += [_headed(runs, run, last), _headed(runs, run, 'highest')]
-    for name in overall_names(runs):
-        row = [name]
-        for run in runs:
-            last = run.validations[-1].metrics.get(name) if run.validations else None
-            row.append(_cell(last))
-            best = highest(run, name)
-            row.append(f'{best[0]:.4g} ({run.unit} {best[1]})' if best else MISSING)
-        rows.append(row)
-    return [Table('Metrics of the last validation, and the highest of any', head, rows)]
-
-
-def _tests(runs: Sequence[RunRecord]) -> list[Table]:
-    tests = [(run, test) for run in runs for test in run.tests]
-    if not tests:
-        return []
-    names = [name for name in overall_names(runs) if any(name in x.tested for _, x in tests)]
-    head = ['metric', *(_headed(runs, run, test.begun) for run, test in tests)]
-    rows = [
-        ['checkpoint', *(_checkpoint_name(x.notes.get('checkpoint')) for _, x in tests)],
-        *([name, *(_cell(x.tested.get(name)) for _, x in tests)] for name in names),
-    ]
-    return [Table('Metrics of tests, by when they began', head, rows)]
-
-
-def _score_tables(runs: Sequence[RunRecord], scores: list[Scores], of: str) -> list[Table]:
-    """Sizes as they are logged; classes by the first score of the first run, low ones first."""
-    kinds = list(dict.fromkeys(kind for one in scores for kind in one))
-    keys = list(dict.fromkeys(x for one in scores for cells in one.values() for x in cells))
-    if not keys:
-        return []
-    columns = [(run, one, kind) for kind in kinds for run, one in zip(runs, scores, strict=True)]
-    head = [of, *(_headed(runs, run, kind) for run, _, kind in columns)]
-    rows = [
-        [key, *(_cell(one.get(kind, {}).get(key)) for _, one, kind in columns)] for key in keys
-    ]
-    if of == 'class':
-        first = scores[0].get(kinds[0], {})
-        rows.sort(key=lambda row: inf if first.get(row[0]) is None else first[row[0]])
-    return [Table(f'Scores of the last evaluation by {of}', head, rows)]
 
 
 def _speed(runs: Sequence[RunRecord]) -> list[Table]:
@@ -242,16 +185,3 @@ def _environment(runs: Sequence[RunRecord]) -> list[Table]:
     rows = [[name, *(place.get(name, MISSING) for place in places)] for name in names]
     head = ['', *(run.name for run in runs)]
     return [Table('Where the latest start of each run was', head, rows)] if rows else []
-
-
-def _headed(runs: Sequence[RunRecord], run: RunRecord, text: str) -> str:
-    return text if len(runs) == 1 else f'{run.name}: {text}'
-
-
-def _cell(value: float | None) -> str:
-    value = known(value)
-    return MISSING if value is None else f'{value:.4g}'
-
-
-def _checkpoint_name(path: str | None) -> str:
-    return path.rpartition('/')[2] if path else MISSING
