@@ -70,6 +70,7 @@ ALLOWED = {
         'mmbiformer.files',
         'mmbiformer.run_report',
         'mmbiformer.tables',
+        'mmbiformer.visualization',
     },
     'benchmark': {
         *('torch', 'einops', 'matplotlib', 'mmengine', 'mmdet'),

@@ -3,10 +3,13 @@
 import os
 import pickle
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from mmengine.config import Config
 
+from mmbiformer.datasets.image_files import list_images
 from mmbiformer.datasets.shapes import CLASSES, make_shapes
 from mmbiformer.datasets.single_shapes import make_single_shapes
 from mmbiformer.engine import build_tester, build_trainer, load_config
@@ -21,6 +24,7 @@ from mmbiformer.evaluation.sizes import size_ranges
 from mmbiformer.files import whole_or_absent
 from mmbiformer.run_report import write_run_report
 from mmbiformer.tables import MISSING
+from mmbiformer.visualization.explorer import open_model, write_explorers
 
 # What the table shows -> the metric's name.
 DETECTION_COLUMNS = {
@@ -29,6 +33,16 @@ DETECTION_COLUMNS = {
 }
 SEGMENTATION_COLUMNS = {'mIoU': 'mIoU', 'mAcc': 'mAcc', 'aAcc': 'aAcc'}
 CLASSIFICATION_COLUMNS = {'top-1': 'accuracy/top1'}
+NUM_EXPLORED = 3  # images, where no report names the worst
+
+
+class _Judged(NamedTuple):
+    """An evaluation: its metrics, tables of more, a file of all, and routing explorers."""
+
+    metrics: dict[str, float]
+    text: str
+    file: Path
+    explorers: Path
 
 
 def quickstart(config: str, data_root: str | None = None) -> str:
@@ -58,22 +72,22 @@ def quickstart(config: str, data_root: str | None = None) -> str:
     checkpoint = (work_dir / 'last_checkpoint').read_text().strip()
     pictures = work_dir / 'pictures'
     cfg = load_config(config, data_root=data_root)
-    metrics, text, report = judge(cfg, checkpoint, str(pictures), Path(data_root))
+    judged = judge(cfg, checkpoint, str(pictures), Path(data_root))
+    kind = 'predictions' if judged.file.suffix == '.pkl' else 'report'
     run_report, notices = write_run_report([work_dir])
     return (
-        f'{text}\n\n'
-        f'{format_metrics(columns, metrics)}\n\n'
+        f'{judged.text}\n\n'
+        f'{format_metrics(columns, judged.metrics)}\n\n'
         f'training took {minutes:.1f} minutes\n'
         f'checkpoint    {os.path.relpath(checkpoint)}\n'
         f'pictures      {pictures}\n'
-        f'{"predictions" if report.suffix == ".pkl" else "report":<13} {os.path.relpath(report)}\n'
-        f'run report    {os.path.relpath(run_report)}' + ''.join(f'\n{x}' for x in notices)
+        f'{kind:<13} {os.path.relpath(judged.file)}\n'
+        f'run report    {os.path.relpath(run_report)}\n'
+        f'explorers     {os.path.relpath(judged.explorers)}' + ''.join(f'\n{x}' for x in notices)
     )
 
 
-def _judge_detector(
-    cfg: Config, checkpoint: str, pictures: str, data_root: Path
-) -> tuple[dict[str, float], str, Path]:
+def _judge_detector(cfg: Config, checkpoint: str, pictures: str, data_root: Path) -> _Judged:
     """Evaluate, draw, and report AP across object sizes: metrics, tables, and the page."""
     detections = Path(cfg.work_dir, 'validation.bbox.json')
     with whole_or_absent(detections) as unfinished:
@@ -87,14 +101,16 @@ def _judge_detector(
         may_be_empty=True,
         bootstrap=Bootstrap(),
     )
-    images = data_root / 'images/validation'
-    written = write_report(report, Path(cfg.work_dir, 'size_ap'), image_dir=images)
-    return metrics, report_text(report), written['html']
+    folder = data_root / 'images/validation'
+    worst = {x.file_name for y in report.models[0].worst_images for x in y}
+    images = [folder / name for name in sorted(worst)] or list_images(folder)[:NUM_EXPLORED]
+    explorers = _explore(cfg, checkpoint, images, cfg.test_evaluator.ann_file)
+    out_dir = Path(cfg.work_dir, 'size_ap')
+    written = write_report(report, out_dir, image_dir=folder, explorer_dir=explorers)
+    return _Judged(metrics, report_text(report), written['html'], explorers)
 
 
-def _judge_segmenter(
-    cfg: Config, checkpoint: str, pictures: str, data_root: Path
-) -> tuple[dict[str, float], str, Path]:
+def _judge_segmenter(cfg: Config, checkpoint: str, pictures: str, data_root: Path) -> _Judged:
     """Evaluate, draw, and report by the size of segments: metrics, tables, and the page."""
     predictions = Path(cfg.work_dir, 'predictions')
     metrics = build_tester(cfg, checkpoint, show_dir=pictures, out=str(predictions)).test()
@@ -107,12 +123,12 @@ def _judge_segmenter(
         bootstrap=Bootstrap(),
     )
     written = write_segment_report(report, Path(cfg.work_dir, 'segment_sizes'))
-    return metrics, segment_report_text(report), written['html']
+    images = list_images(data_root / 'images/validation')[:NUM_EXPLORED]
+    explorers = _explore(cfg, checkpoint, images, str(data_root / 'annotations/validation'))
+    return _Judged(metrics, segment_report_text(report), written['html'], explorers)
 
 
-def _judge_classifier(
-    cfg: Config, checkpoint: str, pictures: str, data_root: Path
-) -> tuple[dict[str, float], str, Path]:
+def _judge_classifier(cfg: Config, checkpoint: str, pictures: str, data_root: Path) -> _Judged:
     """Evaluate, draw, and count what is taken for what: metrics, a table, and the predictions."""
     predictions = Path(cfg.work_dir, 'predictions.pkl')
     with whole_or_absent(predictions) as unfinished:
@@ -121,7 +137,20 @@ def _judge_classifier(
     with predictions.open('rb') as file:  # which this process has just written
         results = pickle.load(file)
     classes = tester.test_dataloader.dataset.metainfo['classes']
-    return metrics, confusion_text(results, classes), predictions
+    images = list_images(data_root / 'validation' / classes[0])[:NUM_EXPLORED]
+    explorers = _explore(cfg, checkpoint, images)
+    return _Judged(metrics, confusion_text(results, classes), predictions, explorers)
+
+
+def _explore(
+    cfg: Config, checkpoint: str, images: Sequence[Path], annotations: str | None = None
+) -> Path:
+    """Write routing explorers of some images; the folder of them."""
+    folder = Path(cfg.work_dir, 'explorers')
+    model = open_model(cfg.filename, checkpoint)
+    for _ in write_explorers(images, [model], folder, annotations=annotations):
+        pass
+    return folder
 
 
 def format_metrics(columns: dict[str, str], metrics: dict[str, float]) -> str:
