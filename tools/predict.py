@@ -36,6 +36,9 @@ def main() -> None:
         if (value := getattr(args, name)) is not None and value < 1:
             raise UserError(f'--{name.replace("_", "-")} {value}: choose 1 or more')
 
+    if not 0 <= args.score_threshold <= 1:
+        raise UserError(f'--score-threshold {args.score_threshold:g}: choose from 0 to 1')
+
     from mmbiformer.prediction import Predictor, open_source, predict_source
 
     source = open_source(args.source, args.frames)

@@ -47,7 +47,7 @@ def load_model(cfg: Config, checkpoint: str, device: str | None = None) -> nn.Mo
     model.dataset_meta = _dataset_meta(cfg, meta.get('dataset_meta') or {})
     try:
         return model.to(device or get_device())
-    except RuntimeError as error:
+    except (RuntimeError, AssertionError) as error:  # a torch without CUDA raises the latter
         raise UserError(f"device '{device}' cannot be used: {error}") from error
 
 

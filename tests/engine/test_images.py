@@ -53,8 +53,10 @@ class TestRefusals:
         cfg = load_config(str(CONFIG), cfg_options={'model.backbone.partition_factor': 0})
         self.refuse('partition_factor=0', cfg, saved[1])
 
-    def test_a_device_that_is_none(self, saved):
-        self.refuse("device 'gpu' cannot be used", load_config(str(CONFIG)), saved[1], 'gpu')
+    @pytest.mark.parametrize('device', ['gpu', 'cuda:99'])
+    def test_a_device_that_is_none(self, saved, device):
+        cfg = load_config(str(CONFIG))
+        self.refuse(f"device '{device}' cannot be used", cfg, saved[1], device)
 
 
 def test_an_image_passes_the_pipeline(tmp_path):

@@ -145,6 +145,9 @@ class TestWrongInput:
     def test_a_size_too_small(self, refused):
         refused('--max-size 1: a page needs 2 MB or more', '--max-size', '1')
 
+    def test_a_threshold_that_is_no_score(self, refused):
+        refused('--score-threshold 2: choose from 0 to 1', '--score-threshold', '2')
+
     def test_no_size_report(self, folder, refused):
         images = '--image-dir', folder
         refused("instances.json' is missing or no size_ap.json", *images, image='instances.json')

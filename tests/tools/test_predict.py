@@ -190,6 +190,9 @@ class TestWrongInput:
         for name in ('--batch-size', '--frames', '--sliced'):
             refused(f'{name} 0: choose 1 or more', image, name, 0)
 
+    def test_a_threshold_that_is_no_score(self, image, refused):
+        refused('--score-threshold 2: choose from 0 to 1', image, '--score-threshold', 2)
+
     def test_a_device_that_is_none(self, folder, image, tmp_path, capsys):
         checkpoint = folder / f'{DETECTOR.stem}.pth'
         with pytest.raises(SystemExit):

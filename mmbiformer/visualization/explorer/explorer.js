@@ -508,6 +508,7 @@ for (const name of ['found', 'truth']) {
   box.addEventListener('change', () => panels.forEach(panel => panel.drawThings()));
   const isThere = name === 'truth' ? truth : content.models.some(x => x.found.things.length || x.found.labels);
   box.parentElement.hidden = !isThere;
+  if (name === 'truth' && truth?.labels) box.checked = false; // it would cover the predicted one
 }
 for (const name of ['regions', 'grey']) document.getElementById(name).addEventListener('change', draw);
 addEventListener('hashchange', readAddress);

@@ -100,11 +100,13 @@ def write_explorers(
         Path: The pages, as they are written.
 
     Raises:
-        UserError: If a file is no image, a page would be too small for what it shows, or a model
-            has no routed attention.
+        UserError: If a file is no image, a page would be too small for what it shows, a model has
+            no routed attention, or the threshold is no score.
     """
     if max_size * 1e6 < LEAST_BYTES:
         raise UserError(f'--max-size {max_size:g}: a page needs {LEAST_BYTES / 1e6:g} MB or more')
+    if not 0 <= threshold <= 1:
+        raise UserError(f'--score-threshold {threshold:g}: choose from 0 to 1')
     stems = [x.stem for x in images]
     if twice := next((x for x in stems if stems.count(x) > 1), None):
         raise UserError(f"two images are named '{twice}': rename one, or give one after the other")

@@ -277,6 +277,8 @@ def test_label_maps(tmp_path):
             'return [0, 299].map(i => [...d.getImageData(i, 0, 1, 1).data]); })()'
         )
         assert colours == [[255, 0, 0, 255], [0, 0, 255, 255]]
+        hidden = page.run("[...document.querySelectorAll('.labels')].map(x => x.hidden)")
+        assert hidden == [False, True]  # one would cover the other
         assert page.errors == []
 
 
