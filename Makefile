@@ -13,13 +13,18 @@ MMCV := --no-build-isolation -r requirements/3-mmcv.txt
 # What torch 2.10 and 2.11 bring, what the pinned torch does, and the newest.
 TRITONS := 3.6.0 $(shell sed -n 's/^triton==//p' requirements/7-triton.txt) 3.9.0
 
-.PHONY: quickstart test test-ultralytics bench lint setup gpu-compile torture
+.PHONY: quickstart test chromium test-ultralytics bench lint setup gpu-compile torture
 .PRECIOUS: .triton/%/installed
 quickstart: setup
 	$(BIN)/python tools/quickstart.py --task $(TASK)
 
-test: setup
+test: setup chromium
 	$(BIN)/python -m pytest
+
+# For tests of the routing explorer, which are skipped without it. Root on Debian, as in a
+# container, gets it; nobody else's system is changed.
+chromium:
+	@sh requirements/find_chromium.sh
 
 test-ultralytics: .venv-ultralytics/installed
 	.venv-ultralytics/bin/python -m pytest tests/integrations
