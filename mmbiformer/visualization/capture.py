@@ -31,6 +31,8 @@ class TokenAttention(NamedTuple):
 class RoutedMap:
     """One call of a routed attention: a batch of maps, where each region routes to, and why.
 
+    All tensors are on the CPU, wherever the model is.
+
     Attributes:
         name (str): The module's, within the model.
         size (tuple[int, int]): Height and width of the map, in tokens.
@@ -188,17 +190,21 @@ def _routed_map(
     affinity = routing.affinity.gather(-1, routing.indices)
     order = affinity.argsort(dim=-1, descending=True, stable=True)
     weights = arguments['routing_weights']
-    # Copies: some paths write later values to the same memory.
     return RoutedMap(
         name=name,
         size=tuple(q.shape[1:3]),
         partition_factor=module.partition_factor,
         num_heads=module.num_heads,
-        indices=routing.indices.gather(-1, order),
-        affinity=routing.affinity.clone(),
-        query=q.clone(),
-        key=arguments['k'].clone(),
+        indices=_kept(routing.indices.gather(-1, order)),
+        affinity=_kept(routing.affinity),
+        query=_kept(q),
+        key=_kept(arguments['k']),
         scale=arguments['scale'],
-        pad_key=None if arguments['pad_key'] is None else arguments['pad_key'].clone(),
-        routing_weights=None if weights is None else weights.gather(-1, order),
+        pad_key=_kept(arguments['pad_key']),
+        routing_weights=None if weights is None else _kept(weights.gather(-1, order)),
     )
+
+
+def _kept(x: Tensor | None) -> Tensor | None:
+    """A copy, as some paths write later values to the same memory; not where memory is scarce."""
+    return None if x is None else x.to('cpu', copy=True)
