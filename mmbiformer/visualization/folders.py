@@ -1,7 +1,7 @@
 """Routing statistics of a folder of images: collected, drawn and written."""
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -34,19 +34,27 @@ def read_objects(annotations: str, paths: Sequence[Path]) -> dict[str, list[Box]
         UserError: If it is no such file, or lacks an image.
     """
     truth = read_ground_truth(annotations)
-    objects: dict[str, list[Box]] = {Path(x['file_name']).name: [] for x in truth.images}
+    names = [Path(x['file_name']).name for x in truth.images]
+    check_recorded_once(annotations, names, paths)
+    objects: dict[str, list[Box]] = {name: [] for name in names}
     for image, box, is_crowd in zip(truth.image, truth.boxes, truth.crowd, strict=True):
         if not is_crowd:
             x, y, width, height = box.tolist()
-            name = Path(truth.images[image]['file_name']).name
-            objects[name].append((x, y, x + width, y + height))
-    missing = [x.name for x in paths if x.name not in objects]
+            objects[names[image]].append((x, y, x + width, y + height))
+    return objects
+
+
+def check_recorded_once(annotations: str, names: Sequence[str], paths: Sequence[Path]) -> None:
+    """Refuse ground truth that says nothing of an image, or more than once."""
+    counts = Counter(names)
+    missing = [x.name for x in paths if not counts[x.name]]
     if missing:
         raise UserError(
-            f"'{annotations}' has no record of {len(missing)} images of the folder, as "
-            f"'{missing[0]}': choose the file that belongs to it"
+            f"'{annotations}' has no record of {len(missing)} of {len(paths)} images, as "
+            f"'{missing[0]}': choose the file that belongs to them"
         )
-    return objects
+    if twice := next((x.name for x in paths if counts[x.name] > 1), None):
+        raise UserError(f"'{annotations}' has several images named '{twice}': rename all but one")
 
 
 def collect(

@@ -97,7 +97,8 @@ def test_two_models_and_chosen_modules(folder, tmp_path):
         tmp_path,
     )
     models = read(tmp_path / 'one.html')['models']
-    assert [x['name'] for x in models] == [f'{x.stem}, {x.stem}' for x in (DETECTOR, SEGMENTER)]
+    checkpoints = [folder / f'{x.stem}.pth' for x in (DETECTOR, SEGMENTER)]
+    assert [x['name'] for x in models] == [f'{x.stem}, {x}' for x in checkpoints]
     assert [[x['name'] for x in model['maps']] for model in models] == [[name], [name]]
 
 
@@ -143,14 +144,14 @@ class TestWrongInput:
         refused("text.png' is no image", image='text.png')
 
     def test_a_size_too_small(self, refused):
-        refused('--max-size 1: a page needs 2 MB or more', '--max-size', '1')
+        refused('the page does not fit --max-size', '--max-size', '0.04')
 
     def test_a_threshold_that_is_no_score(self, refused):
         refused('--score-threshold 2: choose from 0 to 1', '--score-threshold', '2')
 
     def test_no_size_report(self, folder, refused):
         images = '--image-dir', folder
-        refused("instances.json' is missing or no size_ap.json", *images, image='instances.json')
+        refused("instances.json' is missing, or no size_ap.json", *images, image='instances.json')
 
     def test_an_image_dir_for_nothing(self, folder, refused):
         refused('--image-dir is for the images of a size_ap.json', '--image-dir', folder)
@@ -163,7 +164,20 @@ class TestWrongInput:
     def test_ground_truth_of_another_image(self, folder, tmp_path, refused):
         (tmp_path / 'other.png').write_bytes((folder / 'images/one.png').read_bytes())
         truth = '--annotations', folder / 'instances.json'
-        refused("has nothing about 'other.png'", *truth, image=tmp_path / 'other.png')
+        refused(
+            "has no record of 1 of 1 images, as 'other.png'", *truth, image=tmp_path / 'other.png'
+        )
+
+    @pytest.mark.parametrize(
+        ('task', 'truth'),
+        [('detector', 'labels'), ('segmenter', 'instances.json'), ('classifier', 'labels')],
+    )
+    def test_ground_truth_of_another_task(self, folder, tmp_path, capsys, task, truth):
+        args = '--annotations', folder / truth, '--out-dir', tmp_path / 'out'
+        with pytest.raises(SystemExit):
+            run(folder, 'images/one.png', *args, config=TASKS[task])
+        assert 'error: --annotations does not fit' in capsys.readouterr().err
+        assert not (tmp_path / 'out').exists()
 
     def test_classes_that_nothing_names(self, folder, tmp_path, capsys):
         config = tmp_path / 'config.py'

@@ -118,5 +118,5 @@ class TestObjects:
         assert objects == {'a.jpg': [(1, 2, 5, 7)], 'b.jpg': []}
 
     def test_an_image_without_a_record(self, annotations, tmp_path):
-        with pytest.raises(UserError, match='no record of 1 images of the folder'):
+        with pytest.raises(UserError, match='no record of 1 of 1 images'):
             read_objects(annotations, [tmp_path / 'c.jpg'])

@@ -14,6 +14,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from mmbiformer.errors import UserError
+
 from ..capture import RoutedMap
 
 # Standard deviations of the errors of logits, from what no colour shows to where all is noise.
@@ -52,7 +54,13 @@ def encode(maps: Sequence[RoutedMap], max_bytes: int) -> tuple[list[Codes], floa
 
     Returns:
         tuple: The codes of each map, and about the standard deviation of the errors of logits.
+
+    Raises:
+        UserError: If a map is not finite, or they do not fit however coarse they are.
     """
+    for routed in maps:
+        if not (routed.query.isfinite().all() and routed.key.isfinite().all()):
+            raise UserError(f'{routed.name} has queries or keys that are nan or infinite')
     balanced = [_Balanced(routed) for routed in maps]
 
     def fits(error: float) -> bool:
@@ -63,6 +71,8 @@ def encode(maps: Sequence[RoutedMap], max_bytes: int) -> tuple[list[Codes], floa
         codes = [x.encode(error) for x in balanced]
         if sum(len(x.stream) for x in codes) <= max_bytes:
             break
+    else:
+        raise UserError('the page does not fit --max-size: raise it, or choose fewer --modules')
     for routed, x in zip(maps, codes, strict=True):
         x.error = _largest_error(routed, decode(x, routed))
     return codes, error

@@ -231,8 +231,9 @@ class Panel {
   }
 
   listen() {
-    this.select('map').addEventListener('change', () => { this.listHeads(); this.draw(); });
-    for (const name of ['head', 'layer']) this.select(name).addEventListener('change', () => this.draw());
+    const show = () => { this.draw(); this.speak(); };
+    this.select('map').addEventListener('change', () => { this.listHeads(); show(); });
+    for (const name of ['head', 'layer']) this.select(name).addEventListener('change', show);
     const ask = event => {
       const box = this.image.getBoundingClientRect();
       const x = (event.clientX - box.left) / box.width * image.width;
@@ -265,8 +266,6 @@ class Panel {
       const to = Number(this.select('map').value) + turned;
       this.select('map').value = Math.max(0, Math.min(this.maps.length - 1, to));
       this.select('map').dispatchEvent(new Event('change'));
-    } else if (event.key === 'Escape') {
-      query.isPinned = false;
     } else {
       return;
     }
@@ -279,7 +278,7 @@ class Panel {
     const {map, head} = this, layer = this.select('layer').value, token = map.tokenAt(query.x, query.y);
     const region = token && map.regionOf(token);
     const attention = token && map.codes ? map.attention(map.codes, token, head) : null;
-    if (!map.codes) codesOf(map).then(() => { if (map === this.map) this.draw(); });
+    if (!map.codes) codesOf(map).then(() => { if (map === this.map) { this.draw(); if (this.isSpoken) this.speak(); } });
     this.image.classList.toggle('grey', shown('grey') && layer !== 'none');
     this.drawOutlines(region);
     if (layer === 'attention') this.drawHeat(attention);
@@ -402,7 +401,8 @@ class Panel {
     while (body.rows.length > routed.length) body.deleteRow(-1);
     while (body.rows.length < routed.length) {
       const row = body.insertRow();
-      for (let i = 0; i < 4; i++) row.insertCell();
+      addNode(row, 'th', {scope: 'row'});
+      for (let i = 0; i < 3; i++) row.insertCell();
     }
     routed.forEach((number, rank) => {
       const affinity = map.affinity[region * map.topk + rank], share = attention?.regions[rank];
@@ -474,6 +474,7 @@ class Panel {
   }
 
   speak() {
+    this.isSpoken = true;
     const rows = [...this.find('tbody').rows].slice(0, 3).map(row => [...row.cells].map(x => x.textContent));
     const best = rows.map(([, region, affinity, share]) => `region ${region}, affinity ${affinity}${share && `, attention ${share}`}`);
     this.find('.spoken').textContent = `${this.find('.answer').textContent} Best: ${best.join('; ')}.`;
@@ -512,6 +513,7 @@ for (const name of ['found', 'truth']) {
 }
 for (const name of ['regions', 'grey']) document.getElementById(name).addEventListener('change', draw);
 addEventListener('hashchange', readAddress);
+addEventListener('keydown', event => { if (event.key === 'Escape') query.isPinned = false; });
 readAddress();
 
 // What is not shown yet is made ready behind what is, one after the other.

@@ -1,5 +1,6 @@
 """From images and checkpoints to routing explorers."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from mmbiformer.errors import UserError
 from mmbiformer.files import read_json
 
 from ..look import look_at
-from .page import LEAST_BYTES, View, write_explorer
+from .page import View, write_explorer
 from .scene import read_truth
 
 
@@ -42,7 +43,7 @@ def open_model(config: str, checkpoint: str, device: str | None = None) -> OpenM
     cfg = load_config(config)
     pipeline = ImagePipeline(cfg)
     model = load_model(cfg, checkpoint, device)
-    return OpenModel(f'{Path(config).stem}, {Path(checkpoint).stem}', model, pipeline)
+    return OpenModel(f'{Path(config).stem}, {checkpoint}', model, pipeline)
 
 
 def find_images(path: str, image_dir: str | None = None) -> list[Path]:
@@ -69,7 +70,9 @@ def find_images(path: str, image_dir: str | None = None) -> list[Path]:
             for image in worst
         ]
     except (KeyError, TypeError):
-        raise UserError(f"'{path}' is missing or no size_ap.json of a size report") from None
+        raise UserError(
+            f"'{path}' is missing, or no size_ap.json of images with file names"
+        ) from None
     if not found:
         raise UserError(f"'{path}' has no worst images: its detectors make no errors")
     return list(dict.fromkeys(found))
@@ -100,16 +103,14 @@ def write_explorers(
         Path: The pages, as they are written.
 
     Raises:
-        UserError: If a file is no image, a page would be too small for what it shows, a model has
-            no routed attention, or the threshold is no score.
+        UserError: If a file is no image, a page would be larger, a model has no routed attention,
+            the ground truth does not fit, or the threshold is no score.
     """
-    if max_size * 1e6 < LEAST_BYTES:
-        raise UserError(f'--max-size {max_size:g}: a page needs {LEAST_BYTES / 1e6:g} MB or more')
     if not 0 <= threshold <= 1:
         raise UserError(f'--score-threshold {threshold:g}: choose from 0 to 1')
-    stems = [x.stem for x in images]
-    if twice := next((x for x in stems if stems.count(x) > 1), None):
-        raise UserError(f"two images are named '{twice}': rename one, or give one after the other")
+    ((stem, count),) = Counter(x.stem for x in images).most_common(1)
+    if count > 1:
+        raise UserError(f"two images are named '{stem}': rename one, or give one after the other")
     truth = {}
     if annotations:
         truth = read_truth(annotations, images, models[0].model.dataset_meta)

@@ -18,12 +18,9 @@ from mmbiformer.files import whole_or_absent
 
 from ..look import Look, PlacedMap
 from ..pictures import OF_AFFINITY, OF_ATTENTION
-from .codes import Codes, encode
-from .scene import Scene, Thing, find_missed, predicted
+from .codes import encode
+from .scene import Scene, Thing, check_truth, find_missed, predicted
 
-# All but the codes: the picture, indices and affinities, labels, the page itself.
-RESERVED = 1_200_000
-LEAST_BYTES = 2_000_000
 JPEG_QUALITY = 85
 FEW = colormaps['tab20'](range(20), bytes=True)[:, :3]  # colours, where a data set has none
 MOST_PIXELS = 1600  # of the picture's longer side: a page shows no more
@@ -63,16 +60,28 @@ def write_explorer(
 
     Returns:
         Path: The file.
+
+    Raises:
+        UserError: If the file would be larger however coarsely they are rounded.
     """
     image = views[0].look.image
     height, width = image.shape[:2]
-    streams: list[bytes] = []
     content = dict(
         image=dict(width=width, height=height, source=_picture(image)),
         colours=dict(attention=_colours(OF_ATTENTION), affinity=_colours(OF_AFFINITY)),
-        models=[_describe(x, truth, threshold, max_bytes, streams) for x in views],
+        models=[_describe(x, truth, threshold) for x in views],
         truth=None if truth is None else _describe_scene(truth, views[0].meta),
     )
+    streams: list[bytes] = []
+    left = max_bytes - len(_render(path.stem, content, views, [])) // len(views)
+    for view, model in zip(views, content['models'], strict=True):
+        _add_maps(model, view.look.maps, left, streams)
+    with whole_or_absent(path) as unfinished:
+        unfinished.write_bytes(_render(path.stem, content, views, streams))
+    return path
+
+
+def _render(title: str, content: dict, views: Sequence[View], streams: Sequence[bytes]) -> bytes:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -81,44 +90,52 @@ def write_explorer(
         lstrip_blocks=True,
     )
     html = environment.get_template('explorer.html.j2').render(
-        title=path.stem,
+        title=title,
         names=[x.name for x in views],
         style=Path(__file__).with_name('explorer.css').read_text(),
         script=Path(__file__).with_name('explorer.js').read_text(),
         # Within a script element nothing may look like its end.
-        content=json.dumps(content).replace('<', '\\u003c'),
+        content=json.dumps(content, allow_nan=False).replace('<', '\\u003c'),
         streams=[_base64(x) for x in streams],
         made=dict(date=datetime.now().astimezone().isoformat(' ', 'minutes'), version=__version__),
     )
-    with whole_or_absent(path) as unfinished:
-        unfinished.write_text(html, encoding='utf-8')
-    return path
+    return html.encode()
 
 
-def _describe(
-    view: View, truth: Scene | None, threshold: float, max_bytes: int, streams: list[bytes]
-) -> dict:
-    """A model for the page; what its maps are computed from is appended to streams."""
-    maps = view.look.maps
-    # Base64 takes 4 bytes for 3.
-    codes, error = encode([x.routed for x in maps], (max_bytes - RESERVED) * 3 // 4)
+def _describe(view: View, truth: Scene | None, threshold: float) -> dict:
+    """A model for the page, but for what its maps are computed from."""
     found = predicted(view.look.prediction, view.meta['classes'], threshold)
-    missed = find_missed(truth.things, found.things) if truth else []
-    described = []
-    for placed, code in zip(maps, codes, strict=True):
-        described.append(_describe_map(placed, code) | dict(stream=len(streams)))
-        streams.append(code.stream)
+    if truth:
+        check_truth(truth, found, view.meta['classes'], view.name)
     return dict(
         name=view.name,
-        error=error,
         threshold=threshold,
-        maps=described,
+        maps=[_describe_map(x) for x in view.look.maps],
         found=_describe_scene(found, view.meta),
-        missed=missed,
+        missed=find_missed(truth.things, found.things) if truth else [],
     )
 
 
-def _describe_map(placed: PlacedMap, codes: Codes) -> dict:
+def _add_maps(
+    model: dict, maps: Sequence[PlacedMap], max_bytes: int, streams: list[bytes]
+) -> None:
+    """Add to a model what its maps are computed from, in so many bytes of the page."""
+    # Base64 takes 4 bytes for 3. Of steps, offsets and tags there are some for each map.
+    size = sum(2 * 4 * 2 * x.routed.query.shape[-1] + 200 for x in maps)
+    codes, model['error'] = encode([x.routed for x in maps], (max_bytes - 2 * size) * 3 // 4)
+    for described, code in zip(model['maps'], codes, strict=True):
+        described.update(
+            stream=len(streams),
+            dim=code.steps.shape[-1],
+            steps=_array(code.steps, '<f4'),
+            offsets=_array(code.offsets, '<f4'),
+            padKey=None if code.pad_key is None else _array(code.pad_key, '<f4'),
+            error=code.error,
+        )
+        streams.append(code.stream)
+
+
+def _describe_map(placed: PlacedMap) -> dict:
     routed = placed.routed
     affinity = routed.affinity[0].gather(-1, routed.indices[0])
     weights = routed.routing_weights
@@ -137,11 +154,6 @@ def _describe_map(placed: PlacedMap, codes: Codes) -> dict:
         indices=_array(routed.indices[0], '<u2'),
         affinity=_array(affinity, '<f4'),
         weights=None if weights is None else _array(weights[0], '<f4'),
-        dim=codes.steps.shape[-1],
-        steps=_array(codes.steps, '<f4'),
-        offsets=_array(codes.offsets, '<f4'),
-        padKey=None if codes.pad_key is None else _array(codes.pad_key, '<f4'),
-        error=codes.error,
     )
 
 
@@ -159,14 +171,18 @@ def _describe_thing(thing: Thing) -> dict:
 
 def _describe_labels(labels: np.ndarray, meta: Mapping) -> dict:
     """A label map in the colours of its data set, and which classes it has, the largest first."""
+    height, width = labels.shape
+    scale = min(1, MOST_PIXELS / max(height, width))
+    size = max(1, round(scale * width)), max(1, round(scale * height))
+    shown = cv2.resize(labels.astype(np.uint16), size, interpolation=cv2.INTER_NEAREST)
     palette = meta['palette']
     if palette == 'random':
         palette = [FEW[i % len(FEW)] for i in range(len(meta['classes']))]
     palette = np.array(palette, np.uint8)
-    is_class = labels < len(palette)
-    colours = palette[np.where(is_class, labels, 0)]
+    is_class = shown < len(palette)
+    colours = palette[np.where(is_class, shown, 0)]
     picture = np.dstack([colours[..., ::-1], 255 * is_class.astype(np.uint8)])
-    numbers, counts = np.unique(labels[is_class], return_counts=True)
+    numbers, counts = np.unique(labels[labels < len(palette)], return_counts=True)
     order = np.argsort(-counts)
     classes = [
         dict(

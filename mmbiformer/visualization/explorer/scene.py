@@ -11,6 +11,7 @@ from mmbiformer.errors import UserError
 from mmbiformer.evaluation.detection.formats.reading import read_ground_truth
 from mmbiformer.evaluation.segmentation.segment_files import read_map
 
+from ..folders import check_recorded_once
 from ..look import Box
 
 IOU = 0.5  # from which an object is found
@@ -81,25 +82,19 @@ def read_truth(path: str, images: Sequence[Path], meta: Mapping) -> dict[str, Sc
     Raises:
         UserError: If it is neither, or lacks an image.
     """
-    if Path(path).is_dir():
-        files = {x.name: Path(path, f'{x.stem}.png') for x in images}
-        reduced = bool(meta.get('reduce_zero_label'))
-        scenes = {
-            name: Scene([], labels=read_map(file, len(meta['classes']), reduced))
-            for name, file in files.items()
-            if file.is_file()
-        }
-    else:
-        scenes = _read_objects(path)
-    missing = [x.name for x in images if x.name not in scenes]
-    if missing:
-        raise UserError(f"'{path}' has nothing about '{missing[0]}': choose what belongs to it")
-    return scenes
+    if not Path(path).is_dir():
+        return _read_objects(path, images)
+    files = {x.name: Path(path, f'{x.stem}.png') for x in images}
+    check_recorded_once(path, [name for name, file in files.items() if file.is_file()], images)
+    reduced = bool(meta.get('reduce_zero_label'))
+    number = len(meta['classes'])
+    return {x: Scene([], labels=read_map(file, number, reduced)) for x, file in files.items()}
 
 
-def _read_objects(path: str) -> dict[str, Scene]:
+def _read_objects(path: str, images: Sequence[Path]) -> dict[str, Scene]:
     truth = read_ground_truth(path)
     names = [Path(x['file_name']).name for x in truth.images]
+    check_recorded_once(path, names, images)
     scenes = {name: Scene([]) for name in names}
     for image, box, category, is_crowd in zip(
         truth.image, truth.boxes, truth.category, truth.crowd, strict=True
@@ -109,6 +104,23 @@ def _read_objects(path: str) -> dict[str, Scene]:
             thing = Thing((x, y, x + width, y + height), truth.category_names[category])
             scenes[names[image]].things.append(thing)
     return scenes
+
+
+def check_truth(truth: Scene, found: Scene, classes: Sequence[str], model: str) -> None:
+    """Refuse ground truth of another task, or of classes that a model does not know.
+
+    Raises:
+        UserError: As all objects would be missed.
+    """
+    is_detector = found.labels is None and not found.text
+    if found.text or is_detector != (truth.labels is None):
+        raise UserError(
+            f'--annotations does not fit {model}: give a COCO file to a detector, a folder of '
+            'label maps to a segmenter, nothing to a classifier'
+        )
+    unknown = sorted({x.label for x in truth.things} - set(classes))
+    if unknown:
+        raise UserError(f"--annotations has the class '{unknown[0]}', which {model} does not know")
 
 
 def find_missed(truth: Sequence[Thing], found: Sequence[Thing]) -> list[bool]:

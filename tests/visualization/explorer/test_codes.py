@@ -4,6 +4,7 @@ import pytest
 import torch
 from layer_loops import randomise
 
+from mmbiformer.errors import UserError
 from mmbiformer.layers import BiLevelRoutingAttention
 from mmbiformer.visualization import RoutedMap, capture_routing
 from mmbiformer.visualization.explorer.codes import ERRORS, decode, encode
@@ -82,6 +83,19 @@ def test_components_that_no_token_has():
     (codes,), _ = encode([routed], PLENTY)
     assert len(codes.stream) < 100
     assert largest_difference(routed, decode(codes, routed)) < 1e-3
+
+
+def test_bytes_that_are_too_few():
+    routed = routed_map(torch.randn(1, 20, 20, 8, dtype=torch.float64))
+    with pytest.raises(UserError, match='does not fit --max-size'):
+        encode([routed], 20)
+
+
+def test_weights_that_are_not_finite():
+    routed = routed_map(torch.randn(1, 9, 9, 8, dtype=torch.float64))
+    routed.query[0, 3, 4, 5] = torch.nan
+    with pytest.raises(UserError, match='has queries or keys that are nan or infinite'):
+        encode([routed], PLENTY)
 
 
 def test_maps_share_the_bytes():

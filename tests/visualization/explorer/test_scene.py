@@ -9,7 +9,14 @@ from mmengine.structures import BaseDataElement, InstanceData, PixelData
 from PIL import Image
 
 from mmbiformer.errors import UserError
-from mmbiformer.visualization.explorer.scene import Thing, find_missed, predicted, read_truth
+from mmbiformer.visualization.explorer.scene import (
+    Scene,
+    Thing,
+    check_truth,
+    find_missed,
+    predicted,
+    read_truth,
+)
 
 CLASSES = ['cat', 'dog']
 
@@ -79,8 +86,23 @@ class TestTruth:
         path.write_text(json.dumps(content))
         scenes = read_truth(str(path), [tmp_path / 'a.jpg'], {})
         assert scenes['a.jpg'].things == things(((1, 2, 4, 6), 'dog'))
-        with pytest.raises(UserError, match='has nothing about'):
+        with pytest.raises(UserError, match='has no record of 1 of 1 images'):
             read_truth(str(path), [tmp_path / 'b.jpg'], {})
+
+    def test_two_images_of_one_name(self, tmp_path):
+        content = dict(
+            images=[dict(id=i, file_name=f'{i}/a.jpg', width=9, height=9) for i in range(2)],
+            categories=[dict(id=3, name='dog')],
+            annotations=[],
+        )
+        (tmp_path / 'instances.json').write_text(json.dumps(content))
+        with pytest.raises(UserError, match='several images named'):
+            read_truth(str(tmp_path / 'instances.json'), [tmp_path / 'a.jpg'], {})
+
+    def test_a_class_that_the_model_does_not_know(self):
+        truth = Scene(things(((0, 0, 1, 1), 'bird')))
+        with pytest.raises(UserError, match="the class 'bird', which a model does not know"):
+            check_truth(truth, Scene([]), CLASSES, 'a model')
 
     @pytest.mark.parametrize(('reduced', 'expected'), [(False, [0, 1]), (True, [255, 0])])
     def test_label_maps(self, tmp_path, reduced, expected):
@@ -88,5 +110,5 @@ class TestTruth:
         meta = dict(classes=CLASSES, reduce_zero_label=reduced)
         scenes = read_truth(str(tmp_path), [tmp_path / 'images/a.jpg'], meta)
         assert scenes['a.jpg'].labels.tolist() == [expected]
-        with pytest.raises(UserError, match='has nothing about'):
+        with pytest.raises(UserError, match='has no record of 1 of 1 images'):
             read_truth(str(tmp_path), [tmp_path / 'b.jpg'], meta)
