@@ -5,6 +5,7 @@ python tools/report.py work_dirs/retinanet_biformer-s_fpn_1x_coco
 The run may be finished, stopped or going on. tools/train.py and tools/test.py end with this page.
 """
 
+import shlex
 import sys
 
 from mmbiformer.cli import run_tool, tool_parser
@@ -21,7 +22,7 @@ def main() -> None:
 
     from mmbiformer.run_report import write_run_report
 
-    command = ' '.join(['python', *sys.argv])
+    command = shlex.join(['python', *sys.argv])
     page, notices = write_run_report(
         args.work_dir, args.out_dir, device=args.device, command=command
     )

@@ -2,6 +2,7 @@
 
 import functools
 import json
+from os.path import abspath
 from pathlib import Path
 
 from mmengine.device import get_device
@@ -28,7 +29,9 @@ def write_notes(runner: Runner, split: str, notices: list[str], checkpoint: str 
         return
     notes = dict(
         split=split,
-        checkpoint=checkpoint,
+        checkpoint=checkpoint
+        if checkpoint is None or '://' in checkpoint
+        else abspath(checkpoint),
         notices=notices,
         device=get_device(),
         processes=runner.world_size,

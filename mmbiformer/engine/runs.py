@@ -4,6 +4,8 @@ import logging
 import os
 
 from mmengine.config import Config, ConfigDict
+from mmengine.dist import is_main_process
+from mmengine.hooks import LoggerHook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
@@ -116,6 +118,8 @@ def build_tester(
     # A config that a resumed run dumped would have the runner load that run's latest instead.
     cfg.load_from, cfg.resume = None, False
     runner = _build_runner(cfg, launcher, notices, 'test', checkpoint)
+    if not is_main_process():  # all processes would write the metrics to one file at once
+        runner._hooks = [x for x in runner.hooks if not isinstance(x, LoggerHook)]
     runner.model.eval()  # by which a model knows that layers of training alone may be absent
     load_weights(runner.model, checkpoint)
     return runner

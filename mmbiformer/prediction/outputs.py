@@ -93,7 +93,7 @@ class LabelMaps:
         reduce_zero_label (bool): Of the dataset.
 
     Raises:
-        UserError: If two images would have the same map.
+        UserError: If two images would have the same map, or a map is there.
     """
 
     def __init__(
@@ -106,6 +106,11 @@ class LabelMaps:
                 raise UserError(
                     f"{count} images are called '{name}', and their label maps would be one file: "
                     'rename them'
+                )
+            # Ground truth is often in a folder of this name, under names of images.
+            if there := [x for x in source.paths if (folder / f'{x.stem}.png').exists()]:
+                raise UserError(
+                    f"'{folder / there[0].stem}.png' is there: choose another --out-dir"
                 )
 
     def add(self, frame: Frame, prediction: object) -> None:
@@ -171,10 +176,11 @@ def _read_ids(
     truth = read_ground_truth(annotations)
     names = [Path(x['file_name']).name for x in truth.images]
     ids = dict(zip(names, truth.image_ids, strict=True))
+    counts = Counter(names)
     for path in paths:
-        if names.count(path.name) != 1:
+        if counts[path.name] != 1:
             raise UserError(
-                f"'{annotations}' has {names.count(path.name)} records of '{path.name}': choose "
+                f"'{annotations}' has {counts[path.name]} records of '{path.name}': choose "
                 'the file that belongs to the images'
             )
     known = dict(zip(truth.category_names, truth.category_ids, strict=True))

@@ -38,10 +38,11 @@ def predict_source(
         list[Path]: What was written.
 
     Raises:
-        UserError: If an image is none, or a video ends before its end; of the frames before that
-            all is written.
+        UserError: If a file of the source would be replaced, or an image is none; then there are
+            no results. If a video ends before its end, of whose frames before that all is written.
     """
     out_dir = Path(out_dir)
+    _refuse_to_replace(source, out_dir)
     if predictor.task == 'detection':
         results = CocoResults(source, predictor.inferencer, annotations)
     elif annotations:
@@ -73,3 +74,18 @@ def predict_source(
     if source.problem:
         raise UserError(source.problem)
     return written
+
+
+def _refuse_to_replace(source: ImageFiles | Capture, out_dir: Path) -> None:
+    """Outputs have the names of what they are of, and nothing is written over that."""
+    if isinstance(source, ImageFiles):
+        given = {x.resolve() for x in source.paths}
+        written = {(out_dir / 'pictures' / x.name).resolve() for x in source.paths}
+        written |= {(out_dir / 'labels' / f'{x.stem}.png').resolve() for x in source.paths}
+    else:
+        given = set() if source.is_camera else {Path(source.place).resolve()}
+        written = {(out_dir / f'{source.name}.mp4').resolve()}
+    if replaced := sorted(given & written):
+        raise UserError(
+            f"--out-dir '{out_dir}': '{replaced[0]}' would be replaced: choose another"
+        )

@@ -76,7 +76,7 @@ class RunRecord:
             have it.
         validations (list[Validation]): Likewise.
         joins (list[int]): Iterations at which a start went on from an earlier one.
-        checkpoint (Path | None): What the latest start tested, or the newest of the training.
+        checkpoint (str | None): What the latest start tested, or the newest of the training.
         logged (datetime): When something was last logged.
     """
 
@@ -87,7 +87,7 @@ class RunRecord:
     training: list[dict]
     validations: list[Validation]
     joins: list[int]
-    checkpoint: Path | None
+    checkpoint: str | None
     logged: datetime
 
     @property
@@ -108,15 +108,24 @@ class RunRecord:
 
     @property
     def final_metrics(self) -> dict[str, float]:
-        """Of the last validation, or of the last test where there is none."""
-        if self.validations:
-            return self.validations[-1].metrics
-        return self.tests[-1].tested if self.tests else {}
+        """Of the latest evaluation: a finished test, or the last validation."""
+        if self.tests and self.tests[-1] is self._latest_evaluated:
+            return self.tests[-1].tested
+        return self.validations[-1].metrics if self.validations else {}
 
     @property
     def classes(self) -> dict[str, dict[str, float]]:
         """Scores by class that the log of the latest evaluation has."""
-        return next((x.classes for x in reversed(self.starts) if x.classes), {})
+        latest = self._latest_evaluated
+        return latest.classes if latest else {}
+
+    @property
+    def _latest_evaluated(self) -> Start | None:
+        """The latest start that validated or finished a test."""
+        for start in reversed(self.starts):
+            if start.validations or start.tested is not None or start.classes:
+                return start
+        return None
 
 
 def read_run(folder: str | Path) -> RunRecord:
@@ -162,11 +171,11 @@ def _find_config(start: Path) -> Path | None:
     return max(start.parent.glob('*.py'), key=lambda path: path.stat().st_mtime, default=None)
 
 
-def _find_checkpoint(starts: list[Start], cfg: Config) -> Path | None:
+def _find_checkpoint(starts: list[Start], cfg: Config) -> str | None:
     latest = starts[-1].notes
-    if latest.get('split') == 'test' and Path(latest['checkpoint']).is_file():
-        return Path(latest['checkpoint'])
-    return next(iter(list_checkpoints(checkpoint_folder(cfg))), None)
+    if latest.get('split') == 'test':
+        return latest['checkpoint']
+    return next(map(str, list_checkpoints(checkpoint_folder(cfg))), None)
 
 
 def _read_start(folder: Path) -> Start:

@@ -47,7 +47,7 @@ class Sample:
     caption: str
 
 
-def draw_samples(run: RunRecord, device: str | None = None) -> list[Sample]:
+def draw_samples(run: RunRecord, device: str | None = None) -> Iterator[Sample]:
     """Predictions beside ground truth, and routing of a model that routes.
 
     Args:
@@ -55,7 +55,8 @@ def draw_samples(run: RunRecord, device: str | None = None) -> list[Sample]:
         device (str, optional): As 'cuda:1'. Defaults to the accelerator, or the CPU without one.
 
     Raises:
-        UserError: If there is no checkpoint, it does not fit, or the data are missing.
+        UserError: If there is no checkpoint, it does not fit, the data are missing, or a model
+            is of no package that draws. What was drawn before an error was yielded.
     """
     if run.checkpoint is None:
         raise UserError('there is no checkpoint yet')
@@ -63,17 +64,21 @@ def draw_samples(run: RunRecord, device: str | None = None) -> list[Sample]:
     loader = cfg.get('val_dataloader') or cfg.get('test_dataloader')
     if loader is None:
         raise UserError('the config has no validation data')
+    if cfg.get('default_scope') not in DRAWN_BY:
+        raise UserError('the config is of no mm package that draws what it predicts')
     cfg.val_dataloader = cfg.test_dataloader = loader
     # Test-time augmentation has its model around that of the config.
     cfg.model = cfg.model.get('module', cfg.model)
     check_data(cfg, ('val',))
     for dataset in iter_datasets(cfg, 'val'):
         dataset.pipeline = without_checks(dataset.pipeline)
-    model = load_model(cfg, str(run.checkpoint), device)
-    samples = list(_predict(cfg, model))
-    paths = [path for _, path in samples]
-    routed = list(_route(cfg, model, paths[:NUM_ROUTED])) if routed_modules(model) else []
-    return [sample for sample, _ in samples] + routed
+    model = load_model(cfg, run.checkpoint, device)
+    paths = []
+    for sample, path in _predict(cfg, model):
+        yield sample
+        paths.append(path)
+    if routed_modules(model):
+        yield from _route(cfg, model, paths[:NUM_ROUTED])
 
 
 def choose_evenly(total: int, number: int) -> list[int]:

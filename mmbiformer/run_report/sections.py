@@ -62,13 +62,13 @@ def make_sections(
         pictures (dict[str, Picture]): 'training', 'speed', 'metrics', 'sizes' and 'classes', as
             far as they are.
         samples (dict[str, list[Sample]]): Of each run, by its name.
-        problems (dict[str, str]): Why a run has no samples.
+        problems (dict[str, str]): Why a run has no samples, or not all.
     """
 
     def drawn(name: str) -> list[Picture]:
         return [pictures[name]] if name in pictures else []
 
-    missing = [f'{name}: none, {reason}' for name, reason in problems.items()]
+    missing = [f'{name}: samples are missing, {reason}' for name, reason in problems.items()]
     predictions, routing = (_of_kind(samples, kind) for kind in ('prediction', 'routing'))
     if routing:
         about_routing = [HOW_TO_READ, *missing]

@@ -1,6 +1,7 @@
 """Writing the report of runs: one HTML page that needs nothing else, and its pictures as PNG."""
 
 import io
+import shlex
 from base64 import b64encode
 from collections import Counter
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ import numpy as np
 from mmengine.dist import is_main_process
 from mmengine.runner import Runner
 
+from mmbiformer.errors import UserError
 from mmbiformer.evaluation.report.html_report import page_environment, svg_uri
 from mmbiformer.evaluation.report.report_files import describe_making
 from mmbiformer.files import whole_or_absent
@@ -49,7 +51,7 @@ def write_run_report(
         command (str, optional): What made the report, to stand in it.
 
     Returns:
-        tuple[Path, list[str]]: The page, and for each run without samples why it has none.
+        tuple[Path, list[str]]: The page, and of each run that lacks samples why.
 
     Raises:
         UserError: If a folder is missing, or no run's.
@@ -59,10 +61,14 @@ def write_run_report(
     pictures = {key: drawn for key, draw in FIGURES.items() if (drawn := draw(runs))}
     samples, problems = {}, {}
     for run in runs:
+        some = samples.setdefault(run.name, [])
         try:
-            samples[run.name] = draw_samples(run, device)
+            for sample in draw_samples(run, device):
+                some.append(sample)
+        except UserError as error:
+            problems[run.name] = str(error)
         except Exception as error:  # models, data sets and visualizers of users raise anything
-            problems[run.name] = ' '.join(str(error).split()) or type(error).__name__
+            problems[run.name] = ' '.join(f'{type(error).__name__}: {error}'.split())
     parts = make_sections(runs, pictures, samples, problems)
     environment = page_environment(Path(__file__).parent)
     environment.filters.update(svg_uri=svg_uri, jpeg_uri=jpeg_uri)
@@ -80,7 +86,7 @@ def write_run_report(
     for name, data in {**content, f'{NAME}.html': page.encode()}.items():
         with whole_or_absent(out_dir / name) as unfinished:
             unfinished.write_bytes(data)
-    notices = [f'{name}: no samples, {reason}' for name, reason in problems.items()]
+    notices = [f'{name}: samples are missing, {reason}' for name, reason in problems.items()]
     return out_dir / f'{NAME}.html', notices
 
 
@@ -91,7 +97,7 @@ def report_at_end(runner: Runner) -> None:
     """
     if not is_main_process():
         return
-    remedy = f"'python tools/report.py {runner.work_dir}' makes it again"
+    remedy = f'to make it again: python tools/report.py {shlex.quote(runner.work_dir)}'
     try:
         page, notices = write_run_report([runner.work_dir])
     except Exception as error:  # from a full disk to what a data set of the user's raises

@@ -46,7 +46,7 @@ def test_the_later_start_has_what_two_have(tmp_path):
     ]
     assert run.joins == [250]
     assert [test.tested for test in run.tests] == [{accuracy: 0.25}]
-    assert run.final_metrics == {accuracy: 0.3}
+    assert run.final_metrics == {accuracy: 0.25}  # of the test, which came last
 
 
 def test_a_validation_that_is_to_come_again_is_not_shown(tmp_path):
@@ -86,12 +86,23 @@ def test_the_checkpoint_is_the_newest_or_that_of_a_later_test(tmp_path):
     for name in ('epoch_1.pth', 'epoch_2.pth', 'best_acc_epoch_1.pth'):
         (tmp_path / name).touch()
     (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'epoch_2.pth'))
-    assert read_run(tmp_path).checkpoint == tmp_path / 'epoch_2.pth'
+    assert read_run(tmp_path).checkpoint == str(tmp_path / 'epoch_2.pth')
     best = tmp_path / 'best_acc_epoch_1.pth'
     write_start(tmp_path, STAMPS[1], notes=dict(split='test', checkpoint=str(best)))
-    assert read_run(tmp_path).checkpoint == best
-    best.unlink()
-    assert read_run(tmp_path).checkpoint == tmp_path / 'epoch_2.pth'
+    assert read_run(tmp_path).checkpoint == str(best)
+    best.unlink()  # which is then said: samples of another would be of no use
+    assert read_run(tmp_path).checkpoint == str(best)
+
+
+def test_the_latest_evaluation_may_be_a_test(tmp_path):
+    """Metrics and scores by class are of the same one."""
+    validation = dict(mIoU=0.5, step=50)
+    write_start(tmp_path, STAMPS[0], [training_row(50), validation])
+    assert read_run(tmp_path).final_metrics == dict(mIoU=0.5)
+    write_start(tmp_path, STAMPS[1], tested=dict(mIoU=0.75))
+    assert read_run(tmp_path).final_metrics == dict(mIoU=0.75)
+    write_start(tmp_path, STAMPS[2], [training_row(100), dict(validation, step=100)])
+    assert read_run(tmp_path).final_metrics == dict(mIoU=0.5)
 
 
 def test_iou_by_class_is_that_of_the_last_table_of_mmseg(tmp_path):

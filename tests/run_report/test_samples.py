@@ -1,5 +1,7 @@
 """Predictions beside ground truth and routing, of the checkpoint of a run."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from toolbox import CONFIGS, ROOT, TTA, save_untrained
@@ -35,7 +37,7 @@ def one_routed(monkeypatch):
 
 def record(config, data_root, checkpoint, **options):
     cfg = load_config(str(config), data_root=str(data_root), cfg_options=options)
-    return RunRecord('run', checkpoint.parent, cfg, [], [], [], [], checkpoint, None)
+    return RunRecord('run', checkpoint.parent, cfg, [], [], [], [], str(checkpoint), None)
 
 
 @pytest.mark.parametrize(
@@ -55,7 +57,7 @@ def test_samples_of_each_task(
     run = record(config, data / folder, checkpoint)
     check_loading(run.cfg, ('val', 'test'))  # as the config of a test is written down
     monkeypatch.setattr(module, 'NUM_ROUTED', num_routed)  # their pictures take longest
-    samples = draw_samples(run, 'cpu')
+    samples = list(draw_samples(run, 'cpu'))
     predictions = [x for x in samples if x.kind == 'prediction']
     routed = [x for x in samples if x.kind == 'routing']
     assert len(predictions) == num_predictions
@@ -81,7 +83,7 @@ def test_a_model_that_does_not_route_has_predictions_alone(data, tmp_path):
         f"_base_ = '{DETECTION}'\nmodel = dict(backbone=dict({arch}), neck=dict({neck}))\n"
     )
     save_untrained(config, tmp_path / 'plain.pth')
-    samples = draw_samples(record(config, data / 'shapes', tmp_path / 'plain.pth'), 'cpu')
+    samples = list(draw_samples(record(config, data / 'shapes', tmp_path / 'plain.pth'), 'cpu'))
     assert {x.kind for x in samples} == {'prediction'}
 
 
@@ -93,7 +95,7 @@ def test_of_a_test_with_augmentation_the_model_itself_is_shown(data, tmp_path):
     run = record(config, data / 'shapes', tmp_path / 'model.pth')
     run.cfg.test_dataloader.dataset.pipeline = run.cfg.tta_pipeline
     run.cfg.model = dict(**run.cfg.tta_model, module=run.cfg.model)
-    assert len(draw_samples(run, 'cpu')) == 4
+    assert len(list(draw_samples(run, 'cpu'))) == 4
 
 
 @pytest.mark.parametrize(
@@ -101,7 +103,7 @@ def test_of_a_test_with_augmentation_the_model_itself_is_shown(data, tmp_path):
     [
         (lambda run: setattr(run, 'checkpoint', None), 'there is no checkpoint yet'),
         (lambda run: run.cfg.update(val_dataloader=None, test_dataloader=None), 'no validation'),
-        (lambda run: run.checkpoint.unlink(), 'not found'),
+        (lambda run: Path(run.checkpoint).unlink(), 'not found'),
     ],
     ids=['no checkpoint', 'no data', 'checkpoint gone'],
 )
@@ -110,13 +112,13 @@ def test_why_there_are_none_is_said(data, tmp_path, change, text):
     run = record(DETECTION, data / 'shapes', tmp_path / 'model.pth')
     change(run)
     with pytest.raises(UserError, match=text):
-        draw_samples(run, 'cpu')
+        list(draw_samples(run, 'cpu'))
 
 
 def test_missing_data_are_named(tmp_path):
     (tmp_path / 'model.pth').touch()
     with pytest.raises(UserError, match='nowhere'):
-        draw_samples(record(DETECTION, tmp_path / 'nowhere', tmp_path / 'model.pth'), 'cpu')
+        list(draw_samples(record(DETECTION, tmp_path / 'nowhere', tmp_path / 'model.pth'), 'cpu'))
 
 
 def test_images_lie_far_apart():

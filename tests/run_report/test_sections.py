@@ -47,5 +47,5 @@ def test_runs_of_different_data_have_gaps_and_the_settings_that_differ(tmp_path)
     assert table.rows == [['one', '0.5', 'n/a'], ['other', 'n/a', '0.5']]
     (settings,) = parts['configuration'].tables
     assert ['experiment_name', "'one'", "'other'"] in settings.rows
-    assert parts['predictions'].lines == ['other: none, no data']
+    assert parts['predictions'].lines == ['other: samples are missing, no data']
     assert list(parts['configuration'].texts) == ['Config of one', 'Config of other']

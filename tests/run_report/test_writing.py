@@ -35,7 +35,7 @@ def write_run(folder, ap, notes=NOTES, config=''):
     metrics = {'coco/bbox_mAP': ap, 'coco/bbox_mAP_s': 0.25, 'coco/car_precision': 0.5, 'step': 1}
     rows = [training_row(50), training_row(100), metrics]
     write_start(folder, STAMPS[0], rows, notes=notes, config=config)
-    tested = {'coco/bbox_mAP': ap / 2}
+    tested = {'coco/bbox_mAP': ap / 2, 'coco/bbox_mAP_s': 0.25, 'coco/car_precision': 0.5}
     write_start(
         folder,
         STAMPS[1],
@@ -77,7 +77,7 @@ def test_the_page_of_one_run(tmp_path):
     assert 'train of 2026-01-01 10:00: SyncBN becomes BN.' in page.text
     assert ['PyTorch', '2.13.0'] in table_of(page, 'Where the latest start')
     assert 'optim_wrapper = dict(' in page.text
-    assert 'epoch 2 of 12, iteration 100; loss from 0.02 to 0.01; coco/bbox_mAP 0.5' in page.text
+    assert 'epoch 2 of 12, iteration 100; loss from 0.02 to 0.01; coco/bbox_mAP 0.25' in page.text
 
 
 def test_runs_side_by_side(tmp_path):
@@ -103,14 +103,16 @@ def test_pictures_of_an_earlier_report_go_and_others_stay(tmp_path, monkeypatch)
     (path.parent / 'mine.png').touch()
 
     def fail(run, device):
+        yield SAMPLES[0]
         raise RuntimeError('no\n  luck')
 
     monkeypatch.setattr(writing, 'draw_samples', fail)
     path, notices = write_run_report([folder])
-    assert notices == ['run: no samples, no luck']
-    assert 'run: none, no luck' in Page(path.read_text()).text
+    assert notices == ['run: samples are missing, RuntimeError: no luck']
+    assert 'run: samples are missing, RuntimeError: no luck' in Page(path.read_text()).text
     assert 'mine.png' in names_in(path.parent)
-    assert not [x for x in names_in(path.parent) if 'prediction' in x or 'routing' in x]
+    samples = [x for x in names_in(path.parent) if 'prediction' in x or 'routing' in x]
+    assert samples == [f'run_report_{SAMPLES[0].kind}_1.png']  # of before it failed
 
 
 def test_a_run_of_another_program_says_so(tmp_path):
@@ -133,4 +135,4 @@ def test_a_report_that_fails_is_a_warning_of_a_run_that_went_well(tmp_path):
     report_at_end(runner)
     last = log.read_text().splitlines()[-1]
     assert 'WARNING - no run report: UserError: config' in last
-    assert f"'python tools/report.py {tmp_path}/run' makes it again" in last
+    assert last.endswith(f'to make it again: python tools/report.py {tmp_path}/run')

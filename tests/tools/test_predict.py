@@ -142,7 +142,7 @@ class TestWrongInput:
     def refused(self, folder, tmp_path, capsys):
         def refused(text, source, *args, config=DETECTOR):
             with pytest.raises(SystemExit) as stop:
-                run(folder, source, *args, '--out-dir', tmp_path / 'out', config=config)
+                run(folder, source, '--out-dir', tmp_path / 'out', *args, config=config)
             assert stop.value.code == 2
             last = capsys.readouterr().err.strip().splitlines()[-1]
             assert last.startswith('error: ')
@@ -189,6 +189,28 @@ class TestWrongInput:
     def test_numbers_below_one(self, image, refused):
         for name in ('--batch-size', '--frames', '--sliced'):
             refused(f'{name} 0: choose 1 or more', image, name, 0)
+
+    def test_outputs_over_the_source(self, tmp_path, image, refused):
+        """Neither a folder of pictures nor a video is replaced by what is drawn on it."""
+        folder = tmp_path / 'pictures'
+        folder.mkdir()
+        (folder / 'a.png').write_bytes(image.read_bytes())
+        refused("a.png' would be replaced: choose another", folder, '--out-dir', tmp_path)
+        assert (folder / 'a.png').read_bytes() == image.read_bytes()
+        path = tmp_path / 'walk.mp4'
+        writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'mp4v'), 5, (64, 48))
+        for _ in range(3):
+            writer.write(np.zeros((48, 64, 3), np.uint8))
+        writer.release()
+        content = path.read_bytes()
+        refused("walk.mp4' would be replaced: choose another", path, '--out-dir', tmp_path)
+        assert path.read_bytes() == content
+
+    def test_label_maps_that_are_there(self, tmp_path, image, refused):
+        (tmp_path / 'labels').mkdir()
+        (tmp_path / f'labels/{image.stem}.png').write_bytes(b'ground truth')
+        refused('is there: choose another', image, '--out-dir', tmp_path, config=SEGMENTER)
+        assert (tmp_path / f'labels/{image.stem}.png').read_bytes() == b'ground truth'
 
     def test_a_threshold_that_is_no_score(self, image, refused):
         refused('--score-threshold 2: choose from 0 to 1', image, '--score-threshold', 2)

@@ -83,7 +83,7 @@ def test_running_folders_side_by_side(trained, tmp_path, capsys):
     run_tool('report', *folders, '--out-dir', tmp_path / 'both', '--device', 'cpu')
     said = capsys.readouterr()
     assert said.out.splitlines()[-1] == str(tmp_path / 'both/run_report.html')
-    assert 'other: no samples, there is no checkpoint yet' in said.err
+    assert 'other: samples are missing, there is no checkpoint yet' in said.err
     page = page_of(tmp_path / 'both')
     assert 'one: epoch 1 of 1, iteration 2' in page.text
     assert 'other: epoch 2 of 2, iteration 4' in page.text
