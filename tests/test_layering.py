@@ -102,8 +102,7 @@ ALLOWED = {
         'mmbiformer.tables',
     },
     'visualization': {
-        *('torch', 'numpy', 'matplotlib', 'tqdm', 'cv2', 'jinja2', 'pycocotools'),
-        'mmbiformer.__version__',
+        *('torch', 'numpy', 'matplotlib', 'tqdm', 'cv2', 'pycocotools'),
         'mmbiformer.datasets',
         'mmbiformer.engine',
         'mmbiformer.errors',

@@ -4,16 +4,15 @@ import json
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 
 import cv2
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib import colormaps
 from torch import Tensor
 
-from mmbiformer import __version__
+from mmbiformer.evaluation.report.html_report import page_environment
+from mmbiformer.evaluation.report.report_files import describe_making
 from mmbiformer.files import whole_or_absent
 
 from ..look import Look, PlacedMap
@@ -82,22 +81,20 @@ def write_explorer(
 
 
 def _render(title: str, content: dict, views: Sequence[View], streams: Sequence[bytes]) -> bytes:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    html = environment.get_template('explorer.html.j2').render(
-        title=title,
-        names=[x.name for x in views],
-        style=Path(__file__).with_name('explorer.css').read_text(),
-        script=Path(__file__).with_name('explorer.js').read_text(),
-        # Within a script element nothing may look like its end.
-        content=json.dumps(content, allow_nan=False).replace('<', '\\u003c'),
-        streams=[_base64(x) for x in streams],
-        made=dict(date=datetime.now().astimezone().isoformat(' ', 'minutes'), version=__version__),
+    folder = Path(__file__).parent
+    html = (
+        page_environment(folder)
+        .get_template('explorer.html.j2')
+        .render(
+            title=title,
+            names=[x.name for x in views],
+            style=(folder / 'explorer.css').read_text(),
+            script=(folder / 'explorer.js').read_text(),
+            # Within a script element nothing may look like its end.
+            content=json.dumps(content, allow_nan=False).replace('<', '\\u003c'),
+            streams=[_base64(x) for x in streams],
+            made=describe_making(None),
+        )
     )
     return html.encode()
 
