@@ -4,6 +4,7 @@ What is running says which of the two by :func:`hold` and :func:`release`. Needs
 """
 
 import functools
+import itertools
 import os
 import signal
 import threading
@@ -82,8 +83,9 @@ def forget() -> None:
 def shield_worker(init: Callable[[int], None] | None) -> Callable[[int], None]:
     """A ``worker_init_fn`` of a DataLoader that signals to a whole group leave at work.
 
-    The process that trains needs its workers while it comes to its end; it ends them itself, and
-    they end when it is gone. The first SIGTERM is ignored, all SIGINT are.
+    The process that trains needs its workers while it comes to its end, and they are gone when it
+    is. SIGINT is ignored, and so is the first SIGTERM, unless the process that trains sends it.
+    Where the system does not say who sends a signal (macOS), SIGTERM ends a worker as ever.
 
     Args:
         init (Callable[[int], None], optional): What the DataLoader had so far.
@@ -93,9 +95,22 @@ def shield_worker(init: Callable[[int], None] | None) -> Callable[[int], None]:
 
 def _init_worker(init: Callable[[int], None] | None, worker: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
+    if hasattr(signal, 'sigwaitinfo'):
+        # A handler in Python is not told who sent a signal; a thread that waits for it is.
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        threading.Thread(target=_wait_for_term, args=(os.getppid(),), daemon=True).start()
     if init is not None:
         init(worker)
+
+
+def _wait_for_term(parent: int) -> None:
+    """End this process at a SIGTERM from its parent, which ends so what it no longer needs, or at
+    the second one from others."""
+    for count in itertools.count():
+        if signal.sigwaitinfo([signal.SIGTERM]).si_pid == parent:
+            os._exit(0)  # else DataLoader calls it a failure, as it also knows
+        if count:
+            os._exit(128 + signal.SIGTERM)
 
 
 def _on_signal(number: int, _: object) -> None:

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from toolbox import ROOT
@@ -76,6 +77,22 @@ LOAD = """
         time.sleep(0.02)
     print('all', number, flush=True)
     stopping.release()
+"""
+# Processes that load data are still there at the end; objects that refer to each other keep them.
+LEAVE = """
+    import gc, multiprocessing
+    from types import SimpleNamespace
+    from torch.utils.data import DataLoader
+    loader = DataLoader(range(8), num_workers=2, persistent_workers=True)
+    loader.worker_init_fn = stopping.shield_worker(None)
+    run = SimpleNamespace(data=iter(loader))
+    run.self = run
+    next(run.data)
+    print('ready', flush=True)
+    if COLLECT:
+        del run, loader
+        gc.collect()
+    print(len(multiprocessing.active_children()), flush=True)
 """
 
 
@@ -151,3 +168,24 @@ def test_a_fork_does_not_answer_for_the_program():
 
 def test_processes_that_load_data_stay_at_work():
     assert tell_the_group(start(LOAD)) == 'all 39\n'
+
+
+@pytest.mark.parametrize(('collect', 'left'), [(False, 2), (True, 0)], ids=['exit', 'collected'])
+def test_processes_that_load_data_end_with_the_one_that_they_load_for(collect, left):
+    process = start(LEAVE.replace('COLLECT', str(collect)))
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err) == (0, f'{left}\n', '')
+
+
+def test_a_second_signal_ends_what_loads_data():
+    process = start(LOAD)
+    os.killpg(process.pid, signal.SIGTERM)
+    time.sleep(0.2)
+    (worker, *_) = children_of(process.pid)
+    os.kill(worker, signal.SIGTERM)
+    _, err = process.communicate(timeout=20)
+    assert f'DataLoader worker (pid(s) {worker}) exited unexpectedly' in err
+
+
+def children_of(process: int) -> list[int]:
+    return [int(x) for x in Path(f'/proc/{process}/task/{process}/children').read_text().split()]
