@@ -6,7 +6,7 @@ done
 if [ "$(id -u)" = 0 ] && grep -qs '^ID=debian$' /etc/os-release; then
     echo 'Installing Chromium from Debian, for the tests of the routing explorer.'
     export DEBIAN_FRONTEND=noninteractive
-    timeout 300 sh -c 'apt-get -qq update
-        apt-get -qq install -y --no-install-recommends chromium' >/dev/null && exit 0
+    timeout -k 10 300 sh -c 'apt-get -qq update
+        apt-get -qq install -y --no-install-recommends chromium' </dev/null >/dev/null && exit 0
 fi
 echo 'No Chromium: tests of the routing explorer will be skipped (apt-get install chromium).'

@@ -1,10 +1,12 @@
 """Settings shared by all tests."""
 
+import multiprocessing
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from types import SimpleNamespace
 
+import pytest
 import torch
 from mmengine.config import utils as config_utils
 from yapf.yapflib import yapf_api
@@ -56,3 +58,12 @@ if os.environ.get('TRITON_INTERPRET') == '1' and find_spec('triton'):
 def pytest_configure(config) -> None:
     # Two workers on two cores: more threads would only get in each other's way.
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def end_what_loads_data() -> Iterator[None]:
+    """A run that is broken off leaves processes that load its data to the garbage collector, where
+    DataLoader waits five seconds for each."""
+    yield
+    for process in multiprocessing.active_children():
+        process.terminate()

@@ -4,6 +4,7 @@ import base64
 import contextlib
 import json
 import os
+import select
 import shutil
 import subprocess
 import tempfile
@@ -19,6 +20,11 @@ SWITCHES = (
     '--no-sandbox',
     '--no-first-run',
     '--disable-dev-shm-usage',
+    # Nothing is asked of a network.
+    '--disable-background-networking',
+    '--disable-component-update',
+    '--disable-sync',
+    '--disable-quic',
 )
 SECONDS = 60
 
@@ -27,7 +33,7 @@ class Page:
     """A tab: what was said on its console, and what can be done in it."""
 
     def __init__(self, commands: int, answers: int) -> None:
-        self._commands, self._answers = commands, os.fdopen(answers, 'rb')
+        self._commands, self._answers = commands, answers
         self._rest, self._number, self._session = b'', 0, None
         self.errors: list[str] = []
         self.requests: list[str] = []
@@ -124,7 +130,9 @@ class Page:
 
     def _read(self) -> dict:
         while b'\0' not in self._rest:
-            some = self._answers.read1()
+            ready = select.select([self._answers], [], [], SECONDS)[0]
+            assert ready, f'Chromium has said nothing for {SECONDS} seconds'
+            some = os.read(self._answers, 1 << 20)
             assert some, 'Chromium has ended'
             self._rest += some
         message, _, self._rest = self._rest.partition(b'\0')
@@ -166,5 +174,6 @@ def chromium() -> Iterator[Page]:
             yield page
         finally:
             os.close(ours[1])
+            os.close(theirs[0])
             process.kill()
             process.wait(SECONDS)

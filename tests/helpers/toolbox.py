@@ -54,8 +54,10 @@ def run_tool(name: str, *args: object, report: bool = False) -> None:
 
 
 def run_command(*args: object, **options) -> subprocess.CompletedProcess:
-    """Run a command from the repository's root; a failure shows what it printed."""
-    done = subprocess.run([*map(str, args)], cwd=ROOT, capture_output=True, text=True, **options)
+    """Run a command from the repository's root; a failure shows what it printed, and no command
+    may take longer than a test."""
+    options = dict(capture_output=True, text=True, timeout=500, **options)
+    done = subprocess.run([*map(str, args)], cwd=ROOT, **options)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return done
 

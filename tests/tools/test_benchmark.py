@@ -54,9 +54,9 @@ def test_backbone(run, tmp_path) -> None:
     assert_is_picture(tmp_path)
 
 
+@torch._dynamo.config.patch(disable=True)
 def test_compiled_and_as_a_cuda_graph(run, tmp_path, monkeypatch) -> None:
     """Without a GPU the graphs are named as not run; what compiling gives has tests of its own."""
-    monkeypatch.setattr(torch._dynamo.config, 'disable', True)
     # It is measured in another process, which would compile.
     monkeypatch.setattr(groups, 'peak_bytes', lambda *args: 1)
     options = ('--size', '32', '--models', 'chunked', '--mode', 'training')
