@@ -14,7 +14,9 @@ from mmbiformer.cli import parse_run, run_parser, run_tool
 
 def main() -> None:
     parser = run_parser(__doc__)
-    parser.add_argument('--workers', type=int, default=os.cpu_count(), help='default: all cores')
+    parser.add_argument(
+        '--workers', type=int, default=os.cpu_count(), help='threads; default: all cores'
+    )
     args, cfg = parse_run(parser)
 
     from mmbiformer.engine.full_check import check_all, report_lines, write_report

@@ -30,7 +30,7 @@ def check_all(cfg: Config, workers: int) -> dict:
 
     Args:
         cfg (Config): From :func:`load_config`.
-        workers (int): Processes that open images.
+        workers (int): Threads that open images.
 
     Returns:
         dict: For JSON: errors and notices of each data set, and what it holds beside the official

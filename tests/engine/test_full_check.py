@@ -16,6 +16,7 @@ from data_mutations import (
 from mmengine.config import Config
 
 from mmbiformer.engine.data import check_data
+from mmbiformer.engine.data_checks.files import File, open_all
 from mmbiformer.engine.full_check import check_all, report_lines
 from mmbiformer.errors import UserError
 
@@ -165,3 +166,18 @@ def test_mutated_annotation_files() -> None:
 def test_mutated_images_and_label_maps() -> None:
     outcomes = torture_images(60, seed=1)
     assert outcomes['refused'] > 20 and outcomes['passed'] > 5
+
+
+def test_files_are_opened_beside_threads_of_opencv(tmp_path) -> None:
+    """Which forks of this process would wait for."""
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(2)
+    cv2.GaussianBlur(np.zeros((2000, 2000), np.uint8), (31, 31), 5)
+    paths = [str(tmp_path / f'{number}.png') for number in range(70)]
+    for path in paths[:-1]:
+        cv2.imwrite(path, labels(1))
+    files = [File(path, (48, 64)) for path in paths]
+    found = list(open_all(files, 2))
+    cv2.setNumThreads(threads)
+    assert found[:-1] == [[]] * 69
+    assert found[-1] == [('images', paths[-1], 'is missing')]

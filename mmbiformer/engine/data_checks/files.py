@@ -1,10 +1,8 @@
 """Opening images and label maps, a few or all of them."""
 
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
-
-import cv2
 
 from mmbiformer.datasets.image_files import (
     Labels,
@@ -16,6 +14,7 @@ from mmbiformer.datasets.image_files import (
 from .findings import Finding, find
 
 SAMPLE = 16
+PART = 32  # files that a thread takes at a time
 REMEDIES = {
     'images': 'restore them, or remove their records; max_skipped of the config lets training '
     'leave some out',
@@ -57,16 +56,18 @@ def open_sample(files: list[File]) -> Iterator[list[tuple[str, str, str]]]:
 
 
 def open_all(files: list[File], workers: int) -> Iterator[list[tuple[str, str, str]]]:
-    """Open all files in several processes, in their order."""
+    """Open all files in several threads, in their order.
+
+    Decoders and checksums run side by side in threads. Processes would be forks of this one, where
+    OpenCV waits for threads that no fork has.
+    """
     if workers < 2:
         yield from map(open_file, files)
         return
-    with ProcessPoolExecutor(workers, initializer=_start_worker) as pool:
-        yield from pool.map(open_file, files, chunksize=32)
-
-
-def _start_worker() -> None:
-    cv2.setNumThreads(1)  # else as many threads as cores in each process
+    parts = (files[start : start + PART] for start in range(0, len(files), PART))
+    with ThreadPoolExecutor(workers) as pool:
+        for found in pool.map(lambda part: [open_file(file) for file in part], parts):
+            yield from found
 
 
 def file_findings(
