@@ -19,6 +19,7 @@ setup(
     license='Apache-2.0',
     packages=find_packages(include=['mmbiformer', 'mmbiformer.*']),
     package_data={
+        'mmbiformer.cpp': ['*.cpp', '*.h'],
         'mmbiformer.evaluation.report': ['*.j2'],
         'mmbiformer.visualization.explorer': ['*.j2', '*.css', '*.js'],
         'mmbiformer.run_report': ['*.j2'],

@@ -1,4 +1,4 @@
-"""Imports run one way: ops <- layers <- backbones; nothing in the package uses tools or tests."""
+"""Imports run one way: cpp <- ops <- layers <- backbones; nothing in the package uses tools."""
 
 import ast
 import re
@@ -13,8 +13,9 @@ PACKAGE = Path(__file__).parents[1] / 'mmbiformer'
 MM = {'mmcv', 'mmdet', 'mmseg'}
 # What each part may import, besides the standard library and itself.
 ALLOWED = {
-    'ops': {'torch', 'triton', 'mmbiformer.files'},
-    'layers': {'torch', 'einops', 'mmbiformer.ops'},
+    'cpp': {'torch', 'mmbiformer.files'},
+    'ops': {'torch', 'triton', 'mmbiformer.cpp', 'mmbiformer.files'},
+    'layers': {'torch', 'einops', 'mmbiformer.cpp', 'mmbiformer.ops'},
     'backbones': {
         'torch',
         'mmengine',
@@ -214,7 +215,8 @@ def test_ops_import_with_torch_alone():
     # Triton is imported by three files, and these only when they are needed.
     for path in files_of('ops'):
         if path.stem not in ('triton_kernels', 'triton_regions', 'triton_compiler'):
-            assert imports_of(path) <= {'torch', 'mmbiformer.ops', 'mmbiformer.files'}, path
+            own = {'mmbiformer.ops', 'mmbiformer.cpp', 'mmbiformer.files'}
+            assert imports_of(path) <= {'torch', *own}, path
     code = (
         "import sys; sys.modules['triton'] = None\n"
         'import torch; from mmbiformer.ops import *\n'

@@ -6,8 +6,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from .depthwise import depthwise_conv
-from .maps import add_into
+from .depthwise import add_depthwise_conv
 
 LCE_KERNEL = 5
 
@@ -69,4 +68,4 @@ class FullAttention(Attention):
         )
         out = F.scaled_dot_product_attention(q, k, v)
         out = rearrange(out, 'b n (h w) d -> b h w (n d)', h=x.shape[1])
-        return add_into(out, depthwise_conv(self.lce, x))
+        return add_depthwise_conv(out, self.lce, x)

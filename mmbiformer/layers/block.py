@@ -4,10 +4,9 @@ from torch import Tensor, nn
 
 from . import fused
 from .attention import Attention
-from .depthwise import depthwise_conv
+from .depthwise import add_depthwise_conv, depthwise_conv
 from .drop_path import DropPath
 from .fused_checks import fusing_problem, hook_problem, is_eager_on_cpu, log_unfused
-from .maps import add_into
 from .mlp import MLP
 
 LAYER_NORM_EPS = 1e-6
@@ -60,7 +59,7 @@ class BiFormerBlock(nn.Module):
         """Compute the same; without gradients, in the memory of the first sum."""
         is_own = self.conv_position is not None
         if is_own:
-            x = add_into(depthwise_conv(self.conv_position, x), x)
+            x = add_depthwise_conv(x, self.conv_position, x)
         scale = self.drop_path.sample_scale(x)
         attended = self._attend_fused(x)
         x = fused.add_linear(x, attended, scale, self.attn.proj, may_overwrite=is_own)

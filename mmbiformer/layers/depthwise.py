@@ -6,11 +6,20 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from mmbiformer.ops.any_size import is_compiling
+from mmbiformer.cpp import depthwise_conv as cpp
+from mmbiformer.ops.any_size import crop, is_compiling, pad_to_regions
+from mmbiformer.ops.regions import region_size
 from mmbiformer.ops.routed_attention import cast_by_autocast
 
-from .fused_checks import fusing_problem, hook_problem, is_depthwise, is_eager_on_cpu, log_unfused
-from .maps import to_channels_first, to_channels_last
+from .fused_checks import (
+    fusing_problem,
+    hook_problem,
+    is_depthwise,
+    is_eager_on_cpu,
+    log_unfused,
+    transform_problem,
+)
+from .maps import add_into, to_channels_first, to_channels_last
 
 FAST_COLUMNS = 3  # oneDNN's gradient of the weight is fast for kernels up to so wide
 PLACES_PER_SUM = 512  # more would be rounded more, fewer would take longer
@@ -19,9 +28,61 @@ SMALL_MAP = 1 << 16  # up to so many values, PyTorch's own gradients are as fast
 
 def depthwise_conv(conv: nn.Conv2d, x: Tensor) -> Tensor:
     """Apply a depthwise convolution of stride 1 to a map (B, H, W, C); keeps its size."""
+    if _is_for_cpp(conv, x):
+        return cpp.depthwise_conv(x, *_cast_parameters(conv))
+    return _convolve_in_pytorch(conv, x)
+
+
+def add_depthwise_conv(
+    total: Tensor,
+    conv: nn.Conv2d,
+    x: Tensor,
+    pad: Tensor | None = None,
+    partition_factor: int = 1,
+) -> Tensor:
+    """``total`` + the convolution of a map that is padded until S divides its height and width.
+
+    Args:
+        total (Tensor): Map (B, H, W, C). If it is not ``x``, it may be overwritten, as
+            :func:`add_into` does.
+        conv (nn.Conv2d): Depthwise, of stride 1.
+        x (Tensor): Map (B, H, W, C).
+        pad (Tensor, optional): Every token of the padding, (C, ). Zeros where not given.
+        partition_factor (int): S.
+    """
+    height, width = x.shape[1:3]
+    if total.dtype == x.dtype and _is_for_cpp(conv, x):
+        padding = None
+        if pad is not None:
+            h, w = region_size(height, width, partition_factor)
+            padding = cpp.Padding(pad.to(x.dtype), partition_factor * h, partition_factor * w)
+        may_overwrite = not torch.is_grad_enabled() and total is not x and total.is_contiguous()
+        out = total if may_overwrite else None
+        return cpp.depthwise_conv(x, *_cast_parameters(conv), total, padding, out)
+    padded = x
+    if pad is not None:  # as much of it as the kernel reaches
+        padded = pad_to_regions(x, partition_factor, pad, reach=conv.kernel_size[0] // 2)
+    out = crop(_convolve_in_pytorch(conv, padded), height, width)
+    return add_into(out, total) if total is x else add_into(total, out)
+
+
+def _is_for_cpp(conv: nn.Conv2d, x: Tensor) -> bool:
+    if not is_eager_on_cpu(x) or not _is_plain(conv) or transform_problem() is not None:
+        return False
+    # Under autocast it computes in the map's dtype, by parameters in that of autocast.
+    if conv.weight.dtype != x.dtype and not torch.is_autocast_enabled('cpu'):
+        return False
+    return cpp.problem(x, conv.weight) is None
+
+
+def _cast_parameters(conv: nn.Conv2d) -> tuple[Tensor, Tensor | None]:
+    bias = None if conv.bias is None else cast_by_autocast(conv.bias)
+    return cast_by_autocast(conv.weight), bias
+
+
+def _convolve_in_pytorch(conv: nn.Conv2d, x: Tensor) -> Tensor:
     if is_compiling() and _is_plain(conv):
-        operands = x, conv.weight, conv.bias
-        return _convolve(*(y if y is None else cast_by_autocast(y) for y in operands))
+        return _convolve(cast_by_autocast(x), *_cast_parameters(conv))
     x = to_channels_first(x)
     if torch.is_grad_enabled() and conv.kernel_size[1] > FAST_COLUMNS and is_eager_on_cpu(x):
         reach = conv.kernel_size[0] // 2

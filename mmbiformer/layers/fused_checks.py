@@ -40,6 +40,16 @@ def fusing_problem(x: Tensor, modules: Mapping[str, nn.Module]) -> str | None:
     """
     if torch.is_autocast_enabled('cpu'):
         return 'autocast is on'
+    if problem := transform_problem():
+        return problem
+    for name, module in modules.items():
+        if problem := hook_problem(module) or _module_problem(module, x.dtype):
+            return f'{name} {problem}'
+    return None
+
+
+def transform_problem() -> str | None:
+    """Why no function of ours may run at all: what transforms or watches all that runs."""
     # Private: no public function says whether a transform of torch.func is active, and our
     # functions have no rules for them.
     if torch._C._are_functorch_transforms_active():
@@ -50,9 +60,6 @@ def fusing_problem(x: Tensor, modules: Mapping[str, nn.Module]) -> str | None:
     # Private: the registry of hooks on all modules has no public view.
     if torch_module._has_any_global_hook():
         return 'hooks are registered on all modules'
-    for name, module in modules.items():
-        if problem := hook_problem(module) or _module_problem(module, x.dtype):
-            return f'{name} {problem}'
     return None
 
 

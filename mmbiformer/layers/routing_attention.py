@@ -7,14 +7,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmbiformer.ops import routed_attention
-from mmbiformer.ops.any_size import crop, pad_to_regions
+from mmbiformer.ops.any_size import pad_to_regions
 from mmbiformer.ops.backends import CHOICES
 from mmbiformer.ops.routing import Routing, route
 
 from .attention import LCE_KERNEL, Attention, build_lce
 from .checks import check_choice, check_divides, check_int
-from .depthwise import depthwise_conv
-from .maps import add_into, to_channels_first, to_channels_last
+from .depthwise import add_depthwise_conv
+from .maps import to_channels_first, to_channels_last
 from .region_pooling import build_region_pooling
 
 # Official names of the module's parameters -> ours.
@@ -124,7 +124,9 @@ class BiLevelRoutingAttention(Attention):
         pads = self._pads()
         _, arguments = self.attention_arguments(q, k, v, pads)
         out = routed_attention(**arguments, backend=self.backend)
-        return out if self.lce is None else add_into(out, self._local_context(v, pads[-1]))
+        if self.lce is None:
+            return out
+        return add_depthwise_conv(out, self.lce, v, pads[-1], self.partition_factor)
 
     def attention_arguments(
         self, q: Tensor, k: Tensor, v: Tensor, pads: Pads | None = None
@@ -174,14 +176,6 @@ class BiLevelRoutingAttention(Attention):
         """Query, key and value of a padding token, (C, ) each, where padding takes part."""
         is_official = self.padding == 'official'
         return self.qkv.bias.split(self.widths) if is_official else (None, None, None)
-
-    def _local_context(self, v: Tensor, pad_value: Tensor | None) -> Tensor:
-        """LCE of the values; sees as much of the padding as its kernel reaches."""
-        height, width = v.shape[1:3]
-        if pad_value is not None:
-            reach = self.lce.kernel_size[0] // 2
-            v = pad_to_regions(v, self.partition_factor, pad_value, reach=reach)
-        return crop(depthwise_conv(self.lce, v), height, width)
 
     def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
         for official, ours in OFFICIAL_NAMES.items():

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable
 from typing import NamedTuple
 
-from . import chunked, exportable, flex, kernel_check, reference, triton_backend
+from . import chunked, cpp_backend, exportable, flex, kernel_check, reference, triton_backend
 from .any_size import attend_in_regions, is_exporting, is_recorded
 from .inputs import Inputs
 
@@ -43,6 +43,7 @@ BACKENDS = {
     for row in (
         Backend('reference', functools.partial(attend_in_regions, reference.attend)),
         Backend('chunked', chunked.forward, chunked.backward),
+        Backend('cpp', cpp_backend.forward, cpp_backend.backward, cpp_backend.problem),
         Backend(
             'triton',
             triton_backend.forward,
@@ -90,10 +91,12 @@ def choose(backend: str, inputs: Inputs) -> Backend:
 
 
 def choose_auto(inputs: Inputs) -> Backend:
-    """'triton' where its kernels run and have passed their check, else 'chunked'; logged once."""
+    """'cpp' on CPUs and 'triton' on GPUs, where they run and are right, else 'chunked'; logged."""
     if not inputs.q.is_cuda:
-        _log_once(logging.INFO, 'chunked', "; 'triton' needs a CUDA GPU")
-        return BACKENDS['chunked']
+        problem = cpp_backend.problem(inputs)
+        name, why = ('chunked', f': {problem}') if problem else ('cpp', ', compiled for this CPU')
+        _log_once(logging.INFO, name, why)
+        return BACKENDS[name]
     fault = triton_backend.installation_problem()
     problem = fault or triton_backend.problem(inputs)
     if problem is None:

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from functools import cache
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 import torch
@@ -153,15 +154,19 @@ def try_apart(setup: Setup) -> str | None:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def find_fault(setup: Setup) -> str | None:
+def find_fault(setup: Setup, backend: ModuleType = triton_backend) -> str | None:
     """Compute problems of all kinds in this process, and compare with plain PyTorch in float64.
+
+    Args:
+        setup (Setup): What to compute on, and in which precision.
+        backend (ModuleType): Whose ``forward`` and ``backward``.
 
     Returns:
         str: Which result is how far off in which problem; None where none is.
     """
     allowed = ALLOWED[getattr(torch, setup.dtype)]
     for name, inputs, grad_out in problems(setup):
-        found = _compute(triton_backend, inputs, grad_out)
+        found = _compute(backend, inputs, grad_out)
         truth = _compute(chunked, in_float64(inputs), grad_out.double())
         for result, x, true in zip(RESULTS, found, truth, strict=True):
             if x is None:
@@ -175,7 +180,7 @@ def find_fault(setup: Setup) -> str | None:
     return None
 
 
-def _compute(backend: object, inputs: Inputs, grad_out: Tensor) -> tuple[Tensor | None, ...]:
+def _compute(backend: ModuleType, inputs: Inputs, grad_out: Tensor) -> tuple[Tensor | None, ...]:
     """The output, and the gradients of :data:`RESULTS`."""
     out, kept = backend.forward(inputs)
     return out, *backend.backward(grad_out, inputs, out, kept)[:-1]

@@ -45,11 +45,12 @@ def routed_attention(
         routing_weights (Tensor, optional): What the keys and values of each listed region are
             multiplied by, (B, S * S, K): soft routing. They are differentiated.
         backend (str): 'reference' is plain and keeps everything for the backward pass; 'chunked'
-            is PyTorch in cache-sized chunks; 'triton' is fused, for CUDA, and runs where its
+            is PyTorch in cache-sized chunks; 'cpp' is compiled for this CPU, where there is a C++
+            compiler, and computes float32; 'triton' is fused, for CUDA, and runs where its
             kernels have passed their check (``kernel_check.py``); 'flex' is PyTorch's own
             block-sparse kernel, on CPUs without a backward pass. 'auto' takes what the
             environment variable MMBIFORMER_ATTENTION_BACKEND named when this package was
-            imported; else 'triton' where it runs, else 'chunked'; and logs it once. Under
+            imported; else 'triton' or 'cpp' where it runs, else 'chunked'; and logs it once. Under
             ``torch.export`` and ``torch.jit.trace`` PyTorch's own operators are taken, whatever
             the backend.
 

@@ -137,7 +137,7 @@ WRONG = {
     'padding': (dict(padding='same'), r"padding='same' is unknown: choose from official, masked"),
     'backend': (
         dict(attention_backend='cuda'),
-        r"attention_backend='cuda' is unknown: choose from auto, reference, chunked, triton, flex",
+        r"attention_backend='cuda' is unknown: choose from auto, reference, chunked, cpp, tri",
     ),
 }
 

@@ -8,7 +8,7 @@ from mmbiformer.benchmark.cases import Case, known_models
 from mmbiformer.benchmark.families import FAMILIES, FAMILY_OF
 from mmbiformer.benchmark.steps import default_backend
 from mmbiformer.layers import BiLevelRoutingAttention
-from mmbiformer.ops import BACKENDS
+from mmbiformer.ops import BACKENDS, cpp_backend
 
 
 def test_no_two_architectures_have_one_name():
@@ -39,11 +39,12 @@ def test_every_architecture_has_its_detector(arch):
 
 @pytest.mark.parametrize('level', ['op', 'backbone', 'detector'])
 def test_rows_are_the_backends_themselves(level):
-    assert set(BACKENDS) == {'reference', 'chunked', 'triton', 'flex'}
+    assert set(BACKENDS) == {'reference', 'chunked', 'cpp', 'triton', 'flex'}
     assert set(known_models(level)) >= set(BACKENDS)
     assert 'auto' not in known_models(level)
 
 
-def test_growth_and_advice_take_what_the_backbone_takes():
+def test_growth_and_advice_take_what_the_backbone_takes(monkeypatch):
+    monkeypatch.setattr(cpp_backend, 'fault', lambda: None)
     case = Case('backbone', 'auto', 'inference', 't', (64, 64), 4, 1, 'cpu', 'fp32')
-    assert default_backend(case) == 'chunked'
+    assert default_backend(case) == 'cpp'

@@ -19,12 +19,14 @@ from mmbiformer.ops import routed_attention, routing_indices
 SCALE = 0.3
 PADDINGS = 'official', 'masked'
 HALVES = torch.float16, torch.bfloat16
+EPS = torch.finfo(torch.float32).eps
 # Triton's kernels run in its interpreter where there is no GPU.
 DEVICES = {'triton': 'cuda' if torch.cuda.is_available() else 'cpu'}
-# A backend's error may be this many times the plain code's, or this share of the result: Triton
-# has its sums of products in another order, which shows where the plain code is exact by chance.
-FACTORS = {'chunked': 2, 'triton': 3}
-FLOORS = {'chunked': 0, 'triton': 4 * torch.finfo(torch.float32).eps}
+# A backend's error may be this many times the plain code's, or this share of the result: the sums
+# of C++ and of Triton have another order, which shows where the plain code is exact by chance, and
+# with padding, whose tokens are alike and are all rounded alike.
+FACTORS = {'chunked': 2, 'cpp': 3, 'triton': 3}
+FLOORS = {'chunked': 0, 'cpp': 4 * EPS, 'triton': 4 * EPS}
 
 needs_triton = pytest.mark.skipif(find_spec('triton') is None, reason='triton is not installed')
 each_padding = pytest.mark.parametrize('padding', PADDINGS)
@@ -151,7 +153,9 @@ def assert_as_exact_as_reference(arguments: Arguments, backend: str) -> dict[str
         error, plain_error = ((x.double() - true).norm().item() for x in (result, plain[name]))
         # Where the truth is zero, as after a softmax over one key, two equal products cancel.
         magnitude = (grad_out if true.norm() < 1e-12 else true).norm().item()
-        bound = max(FACTORS[backend] * plain_error, FLOORS[backend] * magnitude)
+        # In 16 bits C++ rounds no more than what it returns.
+        factor = 2 if backend == 'cpp' and result.dtype == torch.bfloat16 else FACTORS[backend]
+        bound = max(factor * plain_error, FLOORS[backend] * magnitude)
         assert bound > 0, f'{name}: the plain code makes no error to measure by'
         assert error <= bound, (name, error, plain_error)
     return results

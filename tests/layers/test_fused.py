@@ -126,11 +126,11 @@ def test_without_gradients_a_block_works_in_place(monkeypatch):
     module, x = make_block(), torch.randn(2, 5, 7, DIM, dtype=torch.float64)
     made = []
 
-    def depthwise_conv(*args):
-        made.append(depthwise.depthwise_conv(*args))
+    def add_depthwise_conv(*args):
+        made.append(depthwise.add_depthwise_conv(*args))
         return made[-1]
 
-    monkeypatch.setattr(block, 'depthwise_conv', depthwise_conv)
+    monkeypatch.setattr(block, 'add_depthwise_conv', add_depthwise_conv)
     for grad in (False, True):
         with torch.set_grad_enabled(grad):
             out = module(x)

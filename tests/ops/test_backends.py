@@ -8,7 +8,14 @@ import sys
 import pytest
 import torch
 
-from mmbiformer.ops import backends, kernel_check, library, routed_attention, triton_backend
+from mmbiformer.ops import (
+    backends,
+    cpp_backend,
+    kernel_check,
+    library,
+    routed_attention,
+    triton_backend,
+)
 from mmbiformer.ops.inputs import Inputs
 
 
@@ -46,15 +53,18 @@ def triton(monkeypatch):
 
 
 def test_auto_is_no_backend():
-    assert list(backends.BACKENDS) == ['reference', 'chunked', 'triton', 'flex']
-    assert backends.CHOICES == ('auto', 'reference', 'chunked', 'triton', 'flex')
+    assert list(backends.BACKENDS) == ['reference', 'chunked', 'cpp', 'triton', 'flex']
+    assert backends.CHOICES == ('auto', 'reference', 'chunked', 'cpp', 'triton', 'flex')
 
 
-def test_auto_on_a_cpu_says_once_why_not_triton(caplog):
+@pytest.mark.parametrize('problem', [None, 'there is no C++ compiler'])
+def test_auto_on_a_cpu_says_once_what_it_takes(monkeypatch, caplog, problem):
+    monkeypatch.setattr(cpp_backend, 'fault', lambda: problem)
+    name, why = ('chunked', f': {problem}') if problem else ('cpp', ', compiled for this CPU')
     with caplog.at_level(logging.INFO, logger='mmbiformer'):
-        assert {backends.choose('auto', make_inputs()).name for _ in range(3)} == {'chunked'}
+        assert {backends.choose('auto', make_inputs()).name for _ in range(3)} == {name}
     assert [record.getMessage() for record in caplog.records] == [
-        "routed attention: 'auto' takes backend 'chunked'; 'triton' needs a CUDA GPU"
+        f"routed attention: 'auto' takes backend '{name}'{why}"
     ]
 
 

@@ -98,7 +98,7 @@ def test_regions_come_in_the_order_of_their_affinity():
     torch.testing.assert_close(routed.affinity.topk(5).values, affinity)
 
 
-@pytest.mark.parametrize('backend', ['reference', 'chunked', 'triton', 'flex'])
+@pytest.mark.parametrize('backend', ['reference', 'chunked', 'cpp', 'triton', 'flex'])
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
 def test_the_model_computes_the_same_to_the_bit(backend, dtype):
     torch.manual_seed(0)

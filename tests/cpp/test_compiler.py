@@ -1,0 +1,74 @@
+"""The library in C++: compiled once, kept, and done without where it cannot be."""
+
+import stat
+from pathlib import Path
+
+import pytest
+from compiled_anew import forget
+
+from mmbiformer.cpp import compiler
+
+
+def said() -> str:
+    with pytest.raises(compiler.CannotCompile) as error:
+        compiler.load()
+    return str(error.value)
+
+
+def test_it_is_compiled_once(anew, monkeypatch):
+    library = compiler.load()
+    assert library.is_new
+    assert anew.libraries() == [library.path]
+    modified = library.path.stat().st_mtime_ns
+    forget()
+    assert not compiler.load().is_new
+    assert library.path.stat().st_mtime_ns == modified
+    monkeypatch.setattr(compiler, 'OPTIONS', (*compiler.OPTIONS, '-Wall'))
+    forget()
+    assert compiler.load().is_new
+    assert len(anew.libraries()) == 2
+
+
+@pytest.mark.parametrize('source', ['routed_attention.cpp', 'vectors.h'])
+def test_it_is_compiled_again_where_a_source_changes(anew, source):
+    compiler.load()
+    anew.change(source, '#include <cstd', '#include <cstdio>\n#include <cstd')
+    assert compiler.load().is_new
+    assert len(anew.libraries()) == 2
+
+
+def test_what_is_discarded_is_compiled_again(anew):
+    compiler.load().discard()
+    assert not anew.libraries()
+    forget()
+    assert compiler.load().is_new
+
+
+def test_without_a_compiler(anew, monkeypatch):
+    monkeypatch.setenv('CXX', 'no-such-compiler')
+    assert said() == 'there is no C++ compiler (no-such-compiler): install g++, or set CXX'
+
+
+def test_it_can_be_forbidden(anew, monkeypatch):
+    monkeypatch.setenv('MMBIFORMER_CPP', '0')
+    assert said() == 'MMBIFORMER_CPP=0 forbids it'
+
+
+def test_a_compiler_that_fails(anew, monkeypatch):
+    program = anew.folder / 'compiler'
+    program.write_text('#!/bin/sh\n[ "$1" = --version ] || { echo error: too old >&2; exit 1; }\n')
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv('CXX', str(program))
+    assert said() == f'{program} failed and said: error: too old'
+
+
+def test_a_cache_that_cannot_be_written(anew):
+    (anew.folder / 'mmbiformer').write_text('a file')
+    assert compiler.load().is_new
+    assert not anew.libraries()
+
+
+def test_threads_are_those_of_pytorch():
+    compiler.load()
+    loaded = {line.split()[-1] for line in Path('/proc/self/maps').read_text().splitlines()}
+    assert len([x for x in loaded if 'libgomp' in Path(x).name]) == 1
