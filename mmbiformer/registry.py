@@ -21,6 +21,12 @@ NECKS = MODELS
 METRICS = Registry(
     'metric', parent=roots.METRICS, scope=SCOPE, locations=['mmbiformer.evaluation.metrics']
 )
+OPTIM_WRAPPERS = Registry(
+    'optimizer wrapper',
+    parent=roots.OPTIM_WRAPPERS,
+    scope=SCOPE,
+    locations=['mmbiformer.engine.mixed_precision'],
+)
 OPTIM_WRAPPER_CONSTRUCTORS = Registry(
     'optimizer wrapper constructor',
     parent=roots.OPTIM_WRAPPER_CONSTRUCTORS,

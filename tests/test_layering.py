@@ -14,6 +14,7 @@ MM = {'mmcv', 'mmdet', 'mmseg'}
 # What each part may import, besides the standard library and itself.
 ALLOWED = {
     'cpp': {'torch', 'mmbiformer.files'},
+    'cpu': {'torch'},
     'ops': {'torch', 'triton', 'mmbiformer.cpp', 'mmbiformer.files'},
     'layers': {'torch', 'einops', 'mmbiformer.cpp', 'mmbiformer.ops'},
     'backbones': {
@@ -54,6 +55,7 @@ ALLOWED = {
     'engine': {
         *('torch', 'mmengine', 'mmdet', 'mmpretrain', 'mmseg', 'numpy', 'cv2', 'tqdm'),
         'mmbiformer.checkpoints',
+        'mmbiformer.cpu',
         'mmbiformer.datasets',
         'mmbiformer.errors',
         'mmbiformer.evaluation',
@@ -77,6 +79,7 @@ ALLOWED = {
         *('torch', 'einops', 'matplotlib', 'mmengine', 'mmdet'),
         'mmbiformer.__version__',
         'mmbiformer.backbones',
+        'mmbiformer.cpu',
         'mmbiformer.errors',
         'mmbiformer.figures',
         'mmbiformer.files',

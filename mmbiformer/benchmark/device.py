@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from mmbiformer import __version__
+from mmbiformer.cpu import bf16_units
 from mmbiformer.errors import UserError
 
 DTYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
@@ -91,4 +92,5 @@ def _machine(device: str) -> str:
     except OSError:  # not Linux
         lines = []
     names = {line.partition(':')[2].strip() for line in lines if 'model name' in line}
-    return f'{" / ".join(sorted(names)) or platform.machine()}, {os.cpu_count()} cores'
+    units = f' with {" and ".join(bf16_units())}' if bf16_units() else ', no units for bfloat16'
+    return f'{" / ".join(sorted(names)) or platform.machine()}, {os.cpu_count()} cores{units}'

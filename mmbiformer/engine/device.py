@@ -6,19 +6,23 @@ import torch
 from mmengine.config import Config
 from mmengine.device import get_device
 
+from mmbiformer.cpu import bf16_units
 from mmbiformer.errors import UserError
 
 from .parts import type_name
 
 
 def set_amp(cfg: Config) -> None:
-    """Switch on automatic mixed precision.
+    """Switch on automatic mixed precision; :func:`fit_to_device` says what becomes of it.
 
     Raises:
-        UserError: If there is no accelerator.
+        UserError: If it would only make the run slower.
     """
-    if get_device() == 'cpu':
-        raise UserError('--amp needs an accelerator, and this run is on the CPU: leave --amp out')
+    if get_device() == 'cpu' and not bf16_units():
+        raise UserError(
+            '--amp needs an accelerator, or a CPU with units for bfloat16, and this run is on a '
+            'CPU without: leave --amp out'
+        )
     cfg.optim_wrapper.type = 'AmpOptimWrapper'
     cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
 
@@ -44,10 +48,17 @@ def fit_to_device(cfg: Config, launcher: str) -> list[str]:
         raise UserError(f'--launcher {launcher} needs GPUs: on CPUs start by tools/dist_*.sh')
     optim_wrapper = cfg.get('optim_wrapper') or {}
     if on_cpu and type_name(optim_wrapper) == 'AmpOptimWrapper':
-        optim_wrapper['type'] = 'OptimWrapper'
         for key in ('loss_scale', 'dtype', 'use_fsdp'):
             optim_wrapper.pop(key, None)
-        notices.append('AMP needs an accelerator: this run on the CPU is in float32')
+        if units := bf16_units():
+            optim_wrapper['type'] = 'mmbiformer.CPUAmpOptimWrapper'
+            notices.append(f'AMP is in bfloat16 on this CPU, which has {", ".join(units)}')
+        else:
+            optim_wrapper['type'] = 'OptimWrapper'
+            notices.append(
+                'AMP needs an accelerator, or a CPU with units for bfloat16: this run on the CPU '
+                'is in float32'
+            )
     if cfg.get('sync_bn') and (on_cpu or launcher == 'none'):
         cfg.sync_bn = None
         notices.append(

@@ -9,7 +9,11 @@ from mmbiformer.errors import UserError
 
 @pytest.fixture
 def on(monkeypatch):
-    return lambda name: monkeypatch.setattr(device, 'get_device', lambda: name)
+    def be_on(name: str, units: tuple[str, ...] = ()) -> None:
+        monkeypatch.setattr(device, 'get_device', lambda: name)
+        monkeypatch.setattr(device, 'bf16_units', lambda: list(units))
+
+    return be_on
 
 
 def config() -> Config:
@@ -28,6 +32,14 @@ def test_cpu_runs_in_float32_and_says_so(on) -> None:
     assert cfg.optim_wrapper == dict(type='OptimWrapper')
     assert cfg.sync_bn is None
     assert [notice.split()[0] for notice in notices] == ['AMP', 'SyncBN']
+
+
+def test_a_cpu_with_units_for_bfloat16_runs_in_it_and_says_so(on) -> None:
+    on('cpu', ('avx512_bf16', 'amx_bf16'))
+    cfg = config()
+    notices = device.fit_to_device(cfg, 'none')
+    assert cfg.optim_wrapper == dict(type='mmbiformer.CPUAmpOptimWrapper')
+    assert notices[0] == 'AMP is in bfloat16 on this CPU, which has avx512_bf16, amx_bf16'
 
 
 def test_one_gpu_keeps_amp_and_turns_sync_bn_into_bn(on) -> None:
@@ -58,14 +70,15 @@ def test_launcher_that_cannot_work_here(on, monkeypatch, launcher, machine, mess
         device.fit_to_device(config(), launcher)
 
 
-def test_asking_for_amp_on_a_cpu_is_an_error(on) -> None:
+def test_asking_for_amp_on_a_cpu_without_units_for_it_is_an_error(on) -> None:
     on('cpu')
     with pytest.raises(UserError, match='--amp needs an accelerator'):
         device.set_amp(config())
 
 
-def test_amp_on_a_gpu(on) -> None:
-    on('cuda')
+@pytest.mark.parametrize('where', [('cuda', ()), ('cpu', ('amx_bf16',))])
+def test_asking_for_amp(on, where) -> None:
+    on(*where)
     cfg = Config(dict(optim_wrapper=dict(type='OptimWrapper')))
     device.set_amp(cfg)
     assert cfg.optim_wrapper == dict(type='AmpOptimWrapper', loss_scale='dynamic')
