@@ -51,6 +51,8 @@ def add_depthwise_conv(
         partition_factor (int): S.
     """
     height, width = x.shape[1:3]
+    if is_eager_on_cpu(x) and torch.is_autocast_enabled('cpu'):
+        x = x.to(total.dtype)
     if total.dtype == x.dtype and _is_for_cpp(conv, x):
         padding = None
         if pad is not None:
@@ -84,7 +86,8 @@ def _convolve_in_pytorch(conv: nn.Conv2d, x: Tensor) -> Tensor:
     if is_compiling() and _is_plain(conv):
         return _convolve(cast_by_autocast(x), *_cast_parameters(conv))
     x = to_channels_first(x)
-    if torch.is_grad_enabled() and conv.kernel_size[1] > FAST_COLUMNS and is_eager_on_cpu(x):
+    is_slow = torch.is_grad_enabled() and conv.kernel_size[1] > FAST_COLUMNS
+    if is_slow and is_eager_on_cpu(x) and not torch.is_autocast_enabled('cpu'):
         reach = conv.kernel_size[0] // 2
         on_padding = [max(reach + 1 - size, 0) for size in x.shape[2:]]
         if x.numel() > SMALL_MAP or any(on_padding):

@@ -2,19 +2,22 @@
 
 Tokens go through several modules a span at a time, while they are in cache. Nothing that a
 normalisation or an activation can give again is kept for the backward pass, and residuals are
-added where the products are written. ``fused_checks.py`` says when these functions may stand in
+added where the products are written. Products are in the dtype of their weights, which autocast
+casts, and all else is in the map's. ``fused_checks.py`` says when these functions may stand in
 for modules; docs/performance.md has the measurements.
 
 Shape letters: B batch, H and W height and width of the map, C channels, L = B * H * W tokens.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
+
+from mmbiformer.ops.routed_attention import cast_by_autocast
 
 from .mlp import MLP
 
@@ -42,6 +45,11 @@ def _add_product(total: Tensor, a: Tensor, b: Tensor) -> Tensor:
     return torch.addmm(total, a, b, out=total)
 
 
+def _to_dtypes(grads: Iterable[Tensor], *parameters: Tensor) -> Iterator[Tensor]:
+    """Gradients in the dtypes of their parameters."""
+    return (grad.to(x.dtype) for grad, x in zip(grads, parameters, strict=True))
+
+
 def _totals(*parameters: Tensor) -> list[Tensor]:
     """Zeros to sum gradients of spans in: float32 or wider."""
     return [
@@ -57,10 +65,10 @@ class _NormLinear(Function):
         ctx.save_for_backward(x, norm_weight, norm_bias, weight)
         ctx.eps = eps
         tokens = x.flatten(0, 2)
-        out = tokens.new_empty(len(tokens), len(weight))
+        out = weight.new_empty(len(tokens), len(weight))
         for span in _spans(tokens, len(weight)):
             normed = F.layer_norm(tokens[span], norm_weight.shape, norm_weight, norm_bias, eps)
-            torch.addmm(bias, normed, weight.t(), out=out[span])
+            torch.addmm(bias, normed.to(weight.dtype), weight.t(), out=out[span])
         return out.view(*x.shape[:3], len(weight)).split(widths, dim=-1)
 
     @staticmethod
@@ -74,9 +82,10 @@ class _NormLinear(Function):
         for span in _spans(tokens, len(weight)):
             grad = torch.cat([part[span] for part in grads], dim=1)
             grad_bias += grad.sum(0, dtype=grad_bias.dtype)
-            _add_product(grad_weight, grad.t(), norm.normed(tokens[span]))
+            _add_product(grad_weight, grad.t(), norm.normed(tokens[span]).to(weight.dtype))
             grad_x[span] = norm.backward(grad @ weight)
-        grads = (grad.to(weight.dtype) for grad in (*norm.grads, grad_weight, grad_bias))
+        grads = *norm.grads, grad_weight, grad_bias
+        grads = _to_dtypes(grads, norm_weight, norm_bias, weight, weight)
         return grad_x.view_as(x), None, None, *grads
 
 
@@ -97,7 +106,7 @@ class _NormBackward:
     def backward(self, grad: Tensor) -> Tensor:
         """Gradient of the tokens last normalised; adds to the gradients of weight and bias."""
         grad_tokens, *grads = torch.ops.aten.native_layer_norm_backward(
-            *(grad, self.tokens, self.weight.shape, *self.statistics),
+            *(grad.to(self.tokens.dtype), self.tokens, self.weight.shape, *self.statistics),
             *(self.weight, self.bias, [True] * 3),
         )
         for total, part in zip(self.grads, grads, strict=True):
@@ -107,6 +116,7 @@ class _NormBackward:
 
 def _add_bias(out: Tensor, x: Tensor, scale: Tensor | None, bias: Tensor) -> None:
     """Write x + scale * bias, on tokens, to ``out``, which may be ``x``."""
+    bias = bias.to(x.dtype)
     if scale is None:
         torch.add(x, bias, out=out)
     else:
@@ -118,7 +128,8 @@ def _write_add_linear(
 ) -> Tensor:
     """Write x + scale * linear(y), on tokens, to ``out``, which may be ``x``."""
     _add_bias(out, x, scale, bias)
-    return _add_product(out, y if scale is None else y * scale, weight.t())
+    scaled = y if scale is None else y * scale
+    return _add_product(out, scaled.to(weight.dtype), weight.t())
 
 
 class _AddLinear(Function):
@@ -133,8 +144,9 @@ class _AddLinear(Function):
     @once_differentiable
     def backward(ctx, grad):
         y, scale, weight = ctx.saved_tensors
-        scaled = grad if scale is None else grad * scale
-        return grad, scaled @ weight, None, scaled.t() @ y, scaled.sum(0)
+        scaled = (grad if scale is None else grad * scale).to(weight.dtype)
+        grad_y = (scaled @ weight).to(y.dtype)
+        return grad, grad_y, None, scaled.t() @ y.to(weight.dtype), scaled.sum(0)
 
 
 def _write_add_norm_mlp(
@@ -152,10 +164,13 @@ def _write_add_norm_mlp(
     """
     norm_weight, norm_bias, weight1, bias1, weight2, bias2 = parameters
     spans = list(_spans(x, len(weight1)))
-    buffer = x.new_empty(len(x[spans[0]]), len(weight1)) if hidden is None and spans else None
+    buffer = None
+    if hidden is None and spans:
+        buffer = weight1.new_empty(len(x[spans[0]]), len(weight1))
     for span in spans:
         part = x[span]
         normed = F.layer_norm(part, norm_weight.shape, norm_weight, norm_bias, eps)
+        normed = normed.to(weight1.dtype)
         if hidden is None:
             act = torch.addmm(bias1, normed, weight1.t(), out=buffer[: len(part)])
             act = torch.ops.aten.gelu_(act)
@@ -176,7 +191,7 @@ class _AddNormMLP(Function):
         hidden = None
         if any(ctx.needs_input_grad):
             norm_weight, norm_bias, weight1, _, weight2, _ = parameters
-            hidden = x.new_empty(len(x), len(weight1))
+            hidden = weight1.new_empty(len(x), len(weight1))
             ctx.save_for_backward(x, scale, hidden, norm_weight, norm_bias, weight1, weight2)
             ctx.eps = eps
         return _write_add_norm_mlp(torch.empty_like(x), hidden, x, scale, eps, *parameters)
@@ -191,6 +206,7 @@ class _AddNormMLP(Function):
         norm = _NormBackward(norm_weight, norm_bias, ctx.eps)
         for span in _spans(x, len(weight1)):
             scaled = grad[span] if scale is None else grad[span] * scale[span]
+            scaled = scaled.to(weight2.dtype)
             grad_bias2 += scaled.sum(0, dtype=grad_bias2.dtype)
             _add_product(grad_weight2, scaled.t(), F.gelu(hidden[span]))
             grad_hidden = scaled @ weight2
@@ -198,16 +214,21 @@ class _AddNormMLP(Function):
                 grad_hidden, hidden[span], grad_input=grad_hidden
             )
             grad_bias1 += grad_hidden.sum(0, dtype=grad_bias1.dtype)
-            _add_product(grad_weight1, grad_hidden.t(), norm.normed(x[span]))
+            _add_product(grad_weight1, grad_hidden.t(), norm.normed(x[span]).to(weight1.dtype))
             torch.add(grad[span], norm.backward(grad_hidden @ weight1), out=grad_x[span])
-        return grad_x, None, None, *(grad.to(x.dtype) for grad in (*norm.grads, *grads))
+        parameters = norm_weight, norm_bias, weight1, weight1, weight2, weight2
+        return grad_x, None, None, *_to_dtypes((*norm.grads, *grads), *parameters)
+
+
+def _cast_parameters(linear: nn.Linear) -> tuple[Tensor, Tensor]:
+    return cast_by_autocast(linear.weight), cast_by_autocast(linear.bias)
 
 
 def norm_linear(
     x: Tensor, norm: nn.LayerNorm, linear: nn.Linear, widths: tuple[int, ...]
 ) -> tuple[Tensor, ...]:
     """``linear(norm(x)).split(widths, -1)`` of a map (B, H, W, C)."""
-    parameters = norm.weight, norm.bias, linear.weight, linear.bias
+    parameters = norm.weight, norm.bias, *_cast_parameters(linear)
     return _NormLinear.apply(x, norm.eps, widths, *parameters)
 
 
@@ -223,7 +244,7 @@ def add_linear(
     Without gradients it may be written over x, which then must not be used again.
     """
     tokens = x.flatten(0, 2)
-    operands = tokens, y.flatten(0, 2), _per_token(scale, x), linear.weight, linear.bias
+    operands = tokens, y.flatten(0, 2), _per_token(scale, x), *_cast_parameters(linear)
     if torch.is_grad_enabled():
         out = _AddLinear.apply(*operands)
     else:
@@ -235,7 +256,7 @@ def add_linear(
 def add_norm_mlp(x: Tensor, scale: Tensor | None, norm: nn.LayerNorm, mlp: MLP) -> Tensor:
     """``x + scale * mlp(norm(x))`` of a map, as :func:`add_linear`."""
     tokens, scale = x.flatten(0, 2), _per_token(scale, x)
-    parameters = [p for layer in (norm, mlp.fc1, mlp.fc2) for p in (layer.weight, layer.bias)]
+    parameters = norm.weight, norm.bias, *_cast_parameters(mlp.fc1), *_cast_parameters(mlp.fc2)
     if torch.is_grad_enabled():
         out = _AddNormMLP.apply(tokens, scale, norm.eps, *parameters)
     else:

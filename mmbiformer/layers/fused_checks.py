@@ -38,8 +38,8 @@ def fusing_problem(x: Tensor, modules: Mapping[str, nn.Module]) -> str | None:
 
     ``modules`` have the names that a message calls them.
     """
-    if torch.is_autocast_enabled('cpu'):
-        return 'autocast is on'
+    if torch.is_autocast_enabled('cpu') and torch.get_autocast_dtype('cpu') != torch.bfloat16:
+        return 'autocast is on, and not in bfloat16'
     if problem := transform_problem():
         return problem
     for name, module in modules.items():
@@ -83,9 +83,9 @@ def _module_problem(module: nn.Module, dtype: torch.dtype) -> str | None:
         return f'is a {kind.__module__}.{kind.__qualname__}'
     # Private: ``parameters()`` leaves out those that are None, as a bias that is switched off.
     for name, parameter in module._parameters.items():
-        if type(parameter) is not nn.Parameter:
+        if type(parameter) is not nn.Parameter and not _is_cast(parameter):
             return f'has no plain parameter {name}'
-        if parameter.dtype != dtype:
+        if parameter.dtype != dtype and not _is_cast(parameter):
             return f'has parameters in {parameter.dtype}, and its input is in {dtype}'
     for name, child in module.named_children():
         if problem := hook_problem(child) or _module_problem(child, dtype):
@@ -97,6 +97,15 @@ def _module_problem(module: nn.Module, dtype: torch.dtype) -> str | None:
         or (kind is MLP and children != [nn.Linear, nn.GELU, nn.Linear])
     )
     return f'is a {kind.__name__} with other options' if is_other else None
+
+
+def _is_cast(parameter: Tensor | None) -> bool:
+    """Whether it is what ``casting.py`` puts in the place of a parameter under autocast."""
+    return (
+        type(parameter) is Tensor
+        and torch.is_autocast_enabled('cpu')
+        and parameter.dtype == torch.get_autocast_dtype('cpu')
+    )
 
 
 def is_depthwise(conv: nn.Conv2d) -> bool:

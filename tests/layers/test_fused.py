@@ -17,6 +17,7 @@ from mmbiformer.layers import (
     fused,
     fused_checks,
 )
+from mmbiformer.layers.casting import call_with_casts
 
 DIM = 64
 
@@ -34,11 +35,11 @@ def make_block(attention='routed', drop_path=0.0, dtype=torch.float64) -> BiForm
     return made
 
 
-def results(module: BiFormerBlock, x: torch.Tensor) -> list[torch.Tensor]:
+def results(module: BiFormerBlock, x: torch.Tensor, call=None) -> list[torch.Tensor]:
     """The output and the gradients of the input and of every parameter; dropping from a seed."""
     x = x.clone().requires_grad_()
     torch.manual_seed(1)
-    out = module(x)
+    out = (call or module)(x)
     grad_out = torch.randn(out.shape, generator=torch.Generator().manual_seed(2))
     grads = torch.autograd.grad(out, [x, *module.parameters()], grad_out.to(x.dtype))
     return [out.detach(), *grads]
@@ -335,11 +336,35 @@ def test_parameters_of_another_dtype_take_the_modules():
     assert not is_fused(module, x)
 
 
-def test_autocast_takes_the_modules():
+@pytest.mark.parametrize('call', [block.BiFormerBlock.__call__, call_with_casts])
+@pytest.mark.parametrize('drop_path', [0.0, 0.5])
+def test_error_under_autocast_is_at_most_twice_the_modules(monkeypatch, drop_path, call):
+    module = make_block('full', drop_path, torch.float32)
+    x = torch.randn(3, 24, 22, DIM)
+    exact = make_block('full', drop_path)
+    exact.load_state_dict(module.state_dict())
+    truth = plain(monkeypatch, exact, x.double())
+    monkeypatch.setattr(fused, 'BYTES_PER_THREAD', 40 * 3 * DIM * 4)
+    with torch.autocast('cpu', torch.bfloat16):
+        assert is_fused(module, x)
+
+    def under_autocast(x):
+        with torch.autocast('cpu', torch.bfloat16):
+            return call(module, x)
+
+    own = results(module, x, under_autocast)
+    theirs = plain(monkeypatch, module, x, under_autocast)
+    names = ['out', 'x', *(name for name, _ in module.named_parameters())]
+    for name, a, b, true in zip(names, own, theirs, truth, strict=True):
+        assert a.dtype == b.dtype == torch.float32
+        assert (a - true).norm() <= 2 * (b - true).norm(), name
+
+
+def test_other_autocast_takes_the_modules():
     x = torch.rand(1, 4, 4, DIM)
     module = make_block(dtype=torch.float32)
     assert is_fused(module, x)
-    with torch.autocast('cpu', torch.bfloat16):
+    with torch.autocast('cpu', torch.float16):
         assert not is_fused(module, x)
     assert not is_fused(module, x.to('meta'))
 
@@ -375,7 +400,7 @@ def test_the_log_says_once_why_a_block_is_not_fused(caplog):
         module.mlp.act = nn.ReLU()
         module.mlp.fc1 = nn.Linear(DIM, 3 * DIM)
         module(x)
-        with torch.autocast('cpu', torch.bfloat16):
+        with torch.autocast('cpu', torch.float16):
             module(x)
         module.to('meta')(x.to('meta'))  # where nobody expects it
     lines = [x.getMessage() for x in caplog.records if 'Block' in x.getMessage()]
@@ -384,6 +409,6 @@ def test_the_log_says_once_why_a_block_is_not_fused(caplog):
         for why in (
             'mlp has a fc1 that has hooks',
             'mlp has a act that is a torch.nn.modules.activation.ReLU',
-            'autocast is on',
+            'autocast is on, and not in bfloat16',
         )
     ]
