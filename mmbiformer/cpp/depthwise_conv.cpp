@@ -72,7 +72,8 @@ inline void convolve_row(
 template <int k, typename Number>
 void convolve(
     const Padded<Number> &x, const float *weight, const float *bias, const Map<Number> *added,
-    const Map<Number> &out, int64_t batch, int64_t height, int64_t width, int64_t channels, int threads
+    const Map<Number> &out, int64_t batch, int64_t height, int64_t width, int64_t channels,
+    int threads
 ) {
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t n = 0; n < batch * height; n++)
@@ -121,8 +122,8 @@ inline void sum_products(
 // the weight and, in its last row, of the bias. A row of the map is a sum of its own: less rounding.
 template <int k, typename Number>
 void sum_rows(
-    const Padded<Number> &x, const Padded<Number> &grads, int64_t first, int64_t last, int64_t channels,
-    float *total
+    const Padded<Number> &x, const Padded<Number> &grads, int64_t first, int64_t last,
+    int64_t channels, float *total
 ) {
     for (int64_t n = first; n < last; n++)
         for (int64_t c = 0; c < channels; c += LANES) {
@@ -151,8 +152,8 @@ void sum_rows(
 
 template <int k, typename Number>
 void differentiate(
-    const Padded<Number> &x, const Padded<Number> &grads, int64_t batch, int64_t channels, float *totals,
-    int threads
+    const Padded<Number> &x, const Padded<Number> &grads, int64_t batch, int64_t channels,
+    float *totals, int threads
 ) {
     int64_t rows = batch * x.height;
 #pragma omp parallel for num_threads(threads) schedule(static)

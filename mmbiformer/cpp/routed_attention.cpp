@@ -215,7 +215,9 @@ class Tiles {
     }
     ~Tiles() { std::free(memory); }
 
-    int64_t regions_of_head() const { return p.queries.batch * p.queries.rows() * p.queries.columns(); }
+    int64_t regions_of_head() const {
+        return p.queries.batch * p.queries.rows() * p.queries.columns();
+    }
 
     // Takes the n-th region of those with queries, and what it attends to; false where a number is
     // no region's.
@@ -223,10 +225,10 @@ class Tiles {
         head = of_head;
         column = n % p.queries.columns(), row = n / p.queries.columns() % p.queries.rows();
         image = n / p.queries.columns() / p.queries.rows();
-        int64_t all = p.queries.factor * p.queries.factor;
-        routed = p.indices + (image * all + row * p.queries.factor + column) * p.listed;
+        int64_t regions = p.queries.factor * p.queries.factor;
+        routed = p.indices + (image * regions + row * p.queries.factor + column) * p.listed;
         for (int64_t k = 0; k < p.listed; k++)
-            if (routed[k] < 0 || routed[k] >= all) return false;
+            if (routed[k] < 0 || routed[k] >= regions) return false;
         const float *pad_key = p.pad_key ? p.pad_key + head * p.dim : nullptr;
         const float *pad_value = p.pad_value ? p.pad_value + head * p.value_dim : nullptr;
         for_keys(p.key, p.dim, [&](int64_t r, const Number *x) {
@@ -280,7 +282,9 @@ class Tiles {
 
     void write_out(const Map<Number> &map) { write(logits, value, p.value_dim, map, inverse, 1); }
 
-    void write_grad_query(const Map<Number> &map) { write(grads, key, p.dim, map, nullptr, p.scale); }
+    void write_grad_query(const Map<Number> &map) {
+        write(grads, key, p.dim, map, nullptr, p.scale);
+    }
 
     // Adds what the tile gives to the gradients of the region's keys and values.
     void add_grads() {
@@ -311,11 +315,13 @@ class Tiles {
         const Partition &keys_of = p.keys;
         int64_t high = keys_of.region_height, wide = keys_of.region_width, r = 0;
         for (int64_t k = 0; k < p.listed; k++) {
-            int64_t top = routed[k] / keys_of.factor * high, left = routed[k] % keys_of.factor * wide;
+            int64_t top = routed[k] / keys_of.factor * high;
+            int64_t left = routed[k] % keys_of.factor * wide;
             for (int64_t y = top; y < top + high; y++) {
                 int64_t real = y < keys_of.height ? keys_of.width - left : 0;
                 Any *at = map.token_at(image, y, left) + head * dim;
-                for (int64_t x = 0; x < wide; x++, at += map.token) work(r++, x < real ? at : nullptr);
+                for (int64_t x = 0; x < wide; x++, at += map.token)
+                    work(r++, x < real ? at : nullptr);
             }
         }
     }
@@ -324,8 +330,10 @@ class Tiles {
         return {p.queries, map, image, row, column, first, head * dim};
     }
 
-    // The tile of a map, times a factor: (width, dim) and (dim, width), zeros where there is padding.
-    void gather(const Map<Number> &map, int64_t dim, float factor, float *out, float *across) const {
+    // The tile of a map, times a factor: (width, dim) and (dim, width), zeros where it is padding.
+    void gather(
+        const Map<Number> &map, int64_t dim, float factor, float *out, float *across
+    ) const {
         Tokens<Number> tokens_of = of_tile(map, dim);
         for (int64_t i = 0; i < width; i++) {
             const Number *x = i < count ? tokens_of.next() : nullptr;
@@ -356,14 +364,16 @@ class Tiles {
     }
 
     void spread(
-        const float *grad, int64_t dim, Map<float> map, double *pads, int64_t share, int64_t share_size
+        const float *grad, int64_t dim, Map<float> map, double *pads, int64_t share,
+        int64_t share_size
     ) const {
         map.at += share * share_size;
         if (pads) pads += (share * p.heads + head) * dim;
         for_keys(map, dim, [&](int64_t r, float *to) {
             const float *from = grad + r * dim;
             if (to)
-                for (int64_t d = 0; d < dim; d += LANES) store(to + d, load(to + d) + load(from + d));
+                for (int64_t d = 0; d < dim; d += LANES)
+                    store(to + d, load(to + d) + load(from + d));
             else if (pads)
                 for (int64_t d = 0; d < dim; d++) pads[d] += from[d];
         });
