@@ -82,7 +82,6 @@ def test_training_by_the_tool(monkeypatch, tmp_path, task, capfd):
     )
     log = capfd.readouterr()
     assert 'AMP is in bfloat16 on this CPU, which has amx_bf16' in log.out + log.err
-    assert "'auto' takes backend 'cpp'" in log.out + log.err or task == 'fpn'
     (path,) = (tmp_path / 'run').glob('[ei]*_1.pth')
     state = torch.load(path, weights_only=False)['state_dict']
     assert all(x.isfinite().all() for x in state.values() if x.is_floating_point())
