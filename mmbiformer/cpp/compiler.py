@@ -7,6 +7,8 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
@@ -39,9 +41,21 @@ class Library(ctypes.CDLL):
         super().__init__(str(path))
         self.path, self.is_new = path, is_new
 
-    def discard(self) -> None:
-        """Have it compiled and tried again by the next process."""
+    def find_fault(self, find: Callable[[], str | None]) -> str | None:
+        """What a check of functions that have just been compiled finds; None where all is right.
+
+        It runs in a thread of its own, where no mode of PyTorch is on: the first use may be
+        without gradients, under autocast, or by a compiler whose tensors have no values. Where it
+        finds a fault, the next process compiles and tries again.
+        """
+        if not self.is_new:
+            return None
+        with ThreadPoolExecutor(1) as threads:
+            found = threads.submit(find).result()
+        if found is None:
+            return None
         self.path.unlink(missing_ok=True)
+        return f'what was compiled for this CPU is wrong: {found}'
 
 
 @cache

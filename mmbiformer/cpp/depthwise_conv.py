@@ -68,13 +68,9 @@ def problem(x: Tensor, weight: Tensor) -> str | None:
 def fault() -> str | None:
     """Why nothing can be computed: no library, or a wrong one; None where there is none."""
     try:
-        library = load()
+        return load().find_fault(_find_fault)
     except CannotCompile as reason:
         return str(reason)
-    if library.is_new and (found := _find_fault()):
-        library.discard()
-        return f'what was compiled for this CPU is wrong: {found}'
-    return None
 
 
 def depthwise_conv(

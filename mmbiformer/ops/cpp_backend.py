@@ -111,16 +111,16 @@ def problem(inputs: Inputs) -> str | None:
 def fault() -> str | None:
     """Why nothing can be computed: no library, or a wrong one; None where there is none."""
     try:
-        library = load()
+        return load().find_fault(_find_fault)
     except CannotCompile as reason:
         return str(reason)
-    if library.is_new:
-        this = sys.modules[__name__]
-        setups = SETUP, SETUP._replace(has_pads=False), SETUP._replace(dtype='bfloat16')
-        for setup in setups:
-            if found := kernel_check.find_fault(setup, this):
-                library.discard()
-                return f'what was compiled for this CPU is wrong: {found}'
+
+
+def _find_fault() -> str | None:
+    this = sys.modules[__name__]
+    for setup in (SETUP, SETUP._replace(has_pads=False), SETUP._replace(dtype='bfloat16')):
+        if found := kernel_check.find_fault(setup, this):
+            return found
     return None
 
 

@@ -4,9 +4,12 @@ import stat
 from pathlib import Path
 
 import pytest
+import torch
 from compiled_anew import forget
+from torch._subclasses import FakeTensorMode
 
-from mmbiformer.cpp import compiler
+from mmbiformer.cpp import compiler, depthwise_conv
+from mmbiformer.ops import cpp_backend
 
 
 def said() -> str:
@@ -37,11 +40,31 @@ def test_it_is_compiled_again_where_a_source_changes(anew, source):
     assert len(anew.libraries()) == 2
 
 
-def test_what_is_discarded_is_compiled_again(anew):
-    compiler.load().discard()
+def test_what_is_wrong_is_compiled_again(anew):
+    found = compiler.load().find_fault(lambda: 'too large')
+    assert found == 'what was compiled for this CPU is wrong: too large'
     assert not anew.libraries()
     forget()
-    assert compiler.load().is_new
+    assert compiler.load().find_fault(lambda: None) is None
+    assert len(anew.libraries()) == 1
+    forget()
+    assert compiler.load().find_fault(lambda: 'not asked again') is None
+
+
+MODES = {
+    'no gradients': torch.no_grad,
+    'inference': torch.inference_mode,
+    'autocast': lambda: torch.autocast('cpu', torch.bfloat16),
+    'no values': FakeTensorMode,
+}
+
+
+@pytest.mark.parametrize('mode', MODES.values(), ids=MODES)
+def test_the_first_use_may_be_in_any_mode(anew, mode):
+    with mode():
+        assert cpp_backend.fault() is None
+        assert depthwise_conv.fault() is None
+    assert len(anew.libraries()) == 1
 
 
 def test_without_a_compiler(anew, monkeypatch):
