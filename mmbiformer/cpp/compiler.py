@@ -2,6 +2,7 @@
 
 import ctypes
 import hashlib
+import logging
 import os
 import platform
 import shutil
@@ -13,6 +14,8 @@ from functools import cache
 from pathlib import Path
 
 from mmbiformer.files import whole_or_absent
+
+logger = logging.getLogger('mmbiformer')
 
 FOLDER = Path(__file__).parent
 SOURCES = 'routed_attention.cpp', 'depthwise_conv.cpp'
@@ -89,6 +92,7 @@ def load() -> Library:
 def _load_from(path: Path, compiler: str) -> Library:
     is_new = not path.is_file()
     if is_new:
+        logger.info('routed attention and convolutions are compiled for this CPU: seconds, once')
         with whole_or_absent(path) as unfinished:
             sources = [str(FOLDER / name) for name in SOURCES]
             _run([compiler, *OPTIONS, '-o', str(unfinished), *sources])

@@ -1,5 +1,6 @@
 """The library in C++: compiled once, kept, and done without where it cannot be."""
 
+import logging
 import stat
 from pathlib import Path
 
@@ -18,9 +19,11 @@ def said() -> str:
     return str(error.value)
 
 
-def test_it_is_compiled_once(anew, monkeypatch):
-    library = compiler.load()
+def test_it_is_compiled_once(anew, monkeypatch, caplog):
+    with caplog.at_level(logging.INFO, logger='mmbiformer'):
+        library = compiler.load()
     assert library.is_new
+    assert 'compiled for this CPU' in caplog.text
     assert anew.libraries() == [library.path]
     modified = library.path.stat().st_mtime_ns
     forget()
