@@ -89,6 +89,14 @@ def load() -> Library:
                 raise CannotCompile(f'what {compiler} made cannot be loaded: {error}') from None
 
 
+def find_fault(find: Callable[[], str | None]) -> str | None:
+    """Why functions of the library cannot be used: there is none, or ``find`` found them wrong."""
+    try:
+        return load().find_fault(find)
+    except CannotCompile as reason:
+        return str(reason)
+
+
 def _load_from(path: Path, compiler: str) -> Library:
     is_new = not path.is_file()
     if is_new:

@@ -1,4 +1,4 @@
-"""Depthwise convolutions in C++: two to ten times as fast as PyTorch's where they are trained.
+"""Depthwise convolutions in C++: with 5 x 5 kernels, training is up to seven times as fast.
 
 They read and write maps (B, H, W, C) in float32 or bfloat16 as they are, strided ones too, compute
 in float32, and add what is to be added on the way. Padding at the bottom and right, all of whose
@@ -17,7 +17,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from .calls import LANES, Map, call, pointer, side_by_side
-from .compiler import CannotCompile, load
+from .compiler import find_fault
 
 KERNELS = 3, 5, 7, 9
 # How far a result may be off, as a share of its largest value.
@@ -67,10 +67,7 @@ def problem(x: Tensor, weight: Tensor) -> str | None:
 @cache
 def fault() -> str | None:
     """Why nothing can be computed: no library, or a wrong one; None where there is none."""
-    try:
-        return load().find_fault(_find_fault)
-    except CannotCompile as reason:
-        return str(reason)
+    return find_fault(_find_fault)
 
 
 def depthwise_conv(

@@ -11,6 +11,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from mmbiformer.ops.any_size import is_recorded
+from mmbiformer.ops.routed_attention import cast_by_autocast
 
 from .fused_checks import hook_problem
 
@@ -42,6 +43,12 @@ def call_with_casts(block: nn.Module, x: Tensor) -> Tensor:
     finally:
         for parameters, name, original in slots:
             parameters[name] = original
+
+
+def cast_parameters(module: nn.Linear | nn.Conv2d) -> tuple[Tensor, Tensor | None]:
+    """Weight and bias as autocast gives them to a product, whether or not they are cast before."""
+    bias = None if module.bias is None else cast_by_autocast(module.bias)
+    return cast_by_autocast(module.weight), bias
 
 
 def _parameters_of_products(block: nn.Module) -> list[dict[str, Tensor | None]]:

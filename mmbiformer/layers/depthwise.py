@@ -11,6 +11,7 @@ from mmbiformer.ops.any_size import crop, is_compiling, pad_to_regions
 from mmbiformer.ops.regions import region_size
 from mmbiformer.ops.routed_attention import cast_by_autocast
 
+from .casting import cast_parameters
 from .fused_checks import (
     fusing_problem,
     hook_problem,
@@ -29,7 +30,7 @@ SMALL_MAP = 1 << 16  # up to so many values, PyTorch's own gradients are as fast
 def depthwise_conv(conv: nn.Conv2d, x: Tensor) -> Tensor:
     """Apply a depthwise convolution of stride 1 to a map (B, H, W, C); keeps its size."""
     if _is_for_cpp(conv, x):
-        return cpp.depthwise_conv(x, *_cast_parameters(conv))
+        return cpp.depthwise_conv(x, *cast_parameters(conv))
     return _convolve_in_pytorch(conv, x)
 
 
@@ -60,7 +61,7 @@ def add_depthwise_conv(
             padding = cpp.Padding(pad.to(x.dtype), partition_factor * h, partition_factor * w)
         may_overwrite = not torch.is_grad_enabled() and total is not x and total.is_contiguous()
         out = total if may_overwrite else None
-        return cpp.depthwise_conv(x, *_cast_parameters(conv), total, padding, out)
+        return cpp.depthwise_conv(x, *cast_parameters(conv), total, padding, out)
     padded = x
     if pad is not None:  # as much of it as the kernel reaches
         padded = pad_to_regions(x, partition_factor, pad, reach=conv.kernel_size[0] // 2)
@@ -77,14 +78,9 @@ def _is_for_cpp(conv: nn.Conv2d, x: Tensor) -> bool:
     return cpp.problem(x, conv.weight) is None
 
 
-def _cast_parameters(conv: nn.Conv2d) -> tuple[Tensor, Tensor | None]:
-    bias = None if conv.bias is None else cast_by_autocast(conv.bias)
-    return cast_by_autocast(conv.weight), bias
-
-
 def _convolve_in_pytorch(conv: nn.Conv2d, x: Tensor) -> Tensor:
     if is_compiling() and _is_plain(conv):
-        return _convolve(cast_by_autocast(x), *_cast_parameters(conv))
+        return _convolve(cast_by_autocast(x), *cast_parameters(conv))
     x = to_channels_first(x)
     is_slow = torch.is_grad_enabled() and conv.kernel_size[1] > FAST_COLUMNS
     if is_slow and is_eager_on_cpu(x) and not torch.is_autocast_enabled('cpu'):

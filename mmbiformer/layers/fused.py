@@ -17,8 +17,7 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from mmbiformer.ops.routed_attention import cast_by_autocast
-
+from .casting import cast_parameters
 from .mlp import MLP
 
 # The widest activations of a span, of all threads together, stay in a core's share of the caches.
@@ -220,15 +219,11 @@ class _AddNormMLP(Function):
         return grad_x, None, None, *_to_dtypes((*norm.grads, *grads), *parameters)
 
 
-def _cast_parameters(linear: nn.Linear) -> tuple[Tensor, Tensor]:
-    return cast_by_autocast(linear.weight), cast_by_autocast(linear.bias)
-
-
 def norm_linear(
     x: Tensor, norm: nn.LayerNorm, linear: nn.Linear, widths: tuple[int, ...]
 ) -> tuple[Tensor, ...]:
     """``linear(norm(x)).split(widths, -1)`` of a map (B, H, W, C)."""
-    parameters = norm.weight, norm.bias, *_cast_parameters(linear)
+    parameters = norm.weight, norm.bias, *cast_parameters(linear)
     return _NormLinear.apply(x, norm.eps, widths, *parameters)
 
 
@@ -244,7 +239,7 @@ def add_linear(
     Without gradients it may be written over x, which then must not be used again.
     """
     tokens = x.flatten(0, 2)
-    operands = tokens, y.flatten(0, 2), _per_token(scale, x), *_cast_parameters(linear)
+    operands = tokens, y.flatten(0, 2), _per_token(scale, x), *cast_parameters(linear)
     if torch.is_grad_enabled():
         out = _AddLinear.apply(*operands)
     else:
@@ -256,7 +251,7 @@ def add_linear(
 def add_norm_mlp(x: Tensor, scale: Tensor | None, norm: nn.LayerNorm, mlp: MLP) -> Tensor:
     """``x + scale * mlp(norm(x))`` of a map, as :func:`add_linear`."""
     tokens, scale = x.flatten(0, 2), _per_token(scale, x)
-    parameters = norm.weight, norm.bias, *_cast_parameters(mlp.fc1), *_cast_parameters(mlp.fc2)
+    parameters = norm.weight, norm.bias, *cast_parameters(mlp.fc1), *cast_parameters(mlp.fc2)
     if torch.is_grad_enabled():
         out = _AddNormMLP.apply(tokens, scale, norm.eps, *parameters)
     else:

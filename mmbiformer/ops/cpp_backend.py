@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from mmbiformer.cpp.calls import LANES, Map, call, pointer, side_by_side
-from mmbiformer.cpp.compiler import CannotCompile, load
+from mmbiformer.cpp.compiler import find_fault
 
 from . import kernel_check
 from .inputs import Inputs
@@ -110,10 +110,7 @@ def problem(inputs: Inputs) -> str | None:
 @cache
 def fault() -> str | None:
     """Why nothing can be computed: no library, or a wrong one; None where there is none."""
-    try:
-        return load().find_fault(_find_fault)
-    except CannotCompile as reason:
-        return str(reason)
+    return find_fault(_find_fault)
 
 
 def _find_fault() -> str | None:
