@@ -19,7 +19,7 @@ logger = logging.getLogger('mmbiformer')
 
 FOLDER = Path(__file__).parent
 SOURCES = 'routed_attention.cpp', 'depthwise_conv.cpp'
-HEADERS = ('vectors.h',)
+HEADERS = 'vectors.h', 'products.h'
 VARIABLE = 'MMBIFORMER_CPP'
 COMPILERS = 'c++', 'g++', 'clang++'
 # ``-march=native`` for the widest vectors that there are. Threads are those of PyTorch's OpenMP,

@@ -3,112 +3,21 @@
 //
 // All is read and written in maps. A tile is some queries of a region: copies of what it attends to,
 // the logits and their gradients stay in a core's cache, so that nothing of the kind reaches memory.
-// Logits have queries along the lanes of vectors, so that sums over keys are sums of vectors.
+// Logits have a row for each query, as there are more keys: a vector is seldom filled up in vain.
 // `cpp_backend.py` calls the functions at the end of this file. Letters: B, H, W, C as in a map
 // (B, H, W, C); S partition factor, N heads, D channels of a head, T tokens of a region, K regions
 // that a region attends to, R = K * T keys of a tile.
+#include <algorithm>
 #include <cstdlib>
+#include <type_traits>
 
-#include "vectors.h"
+#include "products.h"
 
 namespace {
 
-// How many rows of two vectors a product holds in registers.
-#if defined(__AVX512F__) || defined(__aarch64__)
-constexpr int ROWS = 12;
-#else
-constexpr int ROWS = 6;
-#endif
-constexpr int64_t TILE_FLOATS = 1 << 15;  // of the logits: a quarter of the cache of a server's core
-// So many numbers are added up before their sum is, in products and over keys: less rounding.
-constexpr int64_t SUMMED = 32, KEYS_SUMMED = 8;
-
-// A matrix whose element (i, j) is at[i * row + j * column].
-struct Matrix {
-    const float *at;
-    int64_t row, column;
-};
-
-// c (rows, columns) = or += a (rows, depth) times b (depth, columns); b and c are row by row.
-template <int rows, int vectors>
-inline void multiply_in_registers(
-    int64_t depth, Matrix a, const float *b, int64_t b_row, float *c, int64_t c_row, bool add
-) {
-    Vector sum[rows][vectors] = {};  // in registers, as all loops over them are unrolled
-    for (int64_t k = 0; k < depth; k++, a.at += a.column, b += b_row)
-#pragma GCC unroll 16
-        for (int i = 0; i < rows; i++)
-#pragma GCC unroll 2
-            for (int j = 0; j < vectors; j++) sum[i][j] += a.at[i * a.row] * load(b + j * LANES);
-#pragma GCC unroll 16
-    for (int i = 0; i < rows; i++)
-#pragma GCC unroll 2
-        for (int j = 0; j < vectors; j++) {
-            float *to = c + i * c_row + j * LANES;
-            store(to, add ? load(to) + sum[i][j] : sum[i][j]);
-        }
-}
-
-template <int rows, int vectors>
-inline void multiply_rest(
-    int64_t rest, int64_t depth, Matrix a, const float *b, int64_t b_row, float *c, int64_t c_row,
-    bool add
-) {
-    if constexpr (rows > 0) {
-        if (rest == rows)
-            multiply_in_registers<rows, vectors>(depth, a, b, b_row, c, c_row, add);
-        else
-            multiply_rest<rows - 1, vectors>(rest, depth, a, b, b_row, c, c_row, add);
-    }
-}
-
-template <int vectors>
-void multiply_columns(
-    int64_t rows, int64_t depth, Matrix a, const float *b, int64_t b_row, float *c, int64_t c_row,
-    bool add
-) {
-    for (; rows >= ROWS; rows -= ROWS, a.at += ROWS * a.row, c += ROWS * c_row)
-        multiply_in_registers<ROWS, vectors>(depth, a, b, b_row, c, c_row, add);
-    multiply_rest<ROWS - 1, vectors>(rows, depth, a, b, b_row, c, c_row, add);
-}
-
-template <int vectors>
-void multiply_depth(
-    int64_t rows, int64_t depth, Matrix a, const float *b, int64_t b_row, float *c, int64_t c_row,
-    bool add
-) {
-    for (int64_t k = 0; k < depth; k += SUMMED) {
-        int64_t part = depth - k < SUMMED ? depth - k : SUMMED;
-        Matrix left = {a.at + k * a.column, a.row, a.column};
-        multiply_columns<vectors>(
-            rows, part, left, b + k * b_row, b_row, c, c_row, add || k > 0
-        );
-    }
-}
-
-// `columns` is a multiple of LANES.
-void multiply(
-    int64_t rows, int64_t columns, int64_t depth, Matrix a, const float *b, int64_t b_row, float *c,
-    int64_t c_row, bool add
-) {
-    for (; columns >= 2 * LANES; columns -= 2 * LANES, b += 2 * LANES, c += 2 * LANES)
-        multiply_depth<2>(rows, depth, a, b, b_row, c, c_row, add);
-    if (columns) multiply_depth<1>(rows, depth, a, b, b_row, c, c_row, add);
-}
-
-// exp of numbers up to 0, to the last bit or two; 0 of those below -87. NaN stays NaN.
-inline Vector exp_of(Vector x) {
-    Integers is_zero = x < -87;
-    x = is_zero ? all(-87) : x;
-    // x = power * ln 2 + rest; adding 1.5 * 2^23 rounds to an integer, and ln 2 is in two parts.
-    Vector power = (x * 1.44269504f + 12582912.f) - 12582912.f;
-    Vector rest = (x - power * 0.693359375f) + power * 2.12194440e-4f;
-    Vector y = all(1.f / 5040);
-    constexpr float factors[] = {1.f / 720, 1.f / 120, 1.f / 24, 1.f / 6, 1.f / 2, 1, 1};
-    for (float factor : factors) y = y * rest + factor;
-    Integers exponent = (__builtin_convertvector(power, Integers) + 127) << 23;
-    return is_zero ? Vector{} : y * (Vector)exponent;
-}
+// Logits of a tile, and keys and values of a head that are packed: so many that they stay in the
+// cache of a server's core.
+constexpr int64_t TILE_FLOATS = 1 << 15, PACKED = 1 << 19;
 
 // A batch of maps of one size, cut into S x S regions: B, H, W, S, h, w.
 struct Partition {
@@ -128,12 +37,12 @@ struct Problem {
     Map<Number> query, key, value;
     int64_t heads, dim, value_dim, listed;  // N, D, D of values, K
     const int64_t *indices;                 // (B, S * S, K)
-    const float *pad_key, *pad_value;       // or null
+    const Number *pad_key, *pad_value;      // or null
     int64_t masks_padding;
     float scale;
 };
 
-// Gradients. The regions of a head are cut into shares, each of which is one thread's and has sums
+// Gradients. The regions of each head of an image are cut into shares, each of which is one thread's and has sums
 // of its own for keys, values and padding, zeros at first: maps that are `key_share` and
 // `value_share` floats apart, and (shares, C) in float64, as these sums are long.
 template <typename Number>
@@ -178,106 +87,86 @@ class Tokens {
     Number *at;
 };
 
-// `dim` is a multiple of LANES.
-template <typename Number>
-inline void copy(float *to, const Number *from, int64_t dim) {
-    for (int64_t d = 0; d < dim; d += LANES) store(to + d, from ? load(from + d) : Vector{});
-}
-
 // Memory for one tile after the other, and what is computed of them. All of one region come one
-// after the other.
+// after the other. Channels of a head are a multiple of LANES.
 template <typename Number>
 class Tiles {
    public:
     Tiles(const Problem<Number> &problem, bool has_gradients)
-        : p(problem), tokens(p.queries.tokens()), key_tokens(p.keys.tokens()),
-          keys(p.listed * key_tokens) {
-        int64_t most = TILE_FLOATS / keys / LANES * LANES;
-        if (most < LANES) most = LANES;
+        : p(problem), differentiates(has_gradients), tokens(p.queries.tokens()),
+          wide(p.keys.region_width), keys(p.listed * p.keys.tokens()),
+          lanes((keys + LANES - 1) / LANES * LANES) {
+        int64_t most = TILE_FLOATS / lanes > ROWS ? TILE_FLOATS / lanes : ROWS;
         per_region = (tokens + most - 1) / most;
-        width = ((tokens + per_region - 1) / per_region + LANES - 1) / LANES * LANES;
-        int64_t dims = p.dim + p.value_dim, widest = p.dim > p.value_dim ? p.dim : p.value_dim;
-        int64_t floats = (2 * p.dim + keys + 1 + widest) * width + keys * dims;
-        if (has_gradients) floats += (2 * p.value_dim + keys) * width + keys * dims;
-        memory = (float *)std::aligned_alloc(64, (floats * 4 + keys + 63) / 64 * 64);
-        if (!memory) return;
-        float *rest = memory;
-        auto take = [&](int64_t count) { return rest += count, rest - count; };
-        key = take(keys * p.dim), value = take(keys * p.value_dim);
-        query = take(width * p.dim), query_across = take(width * p.dim);
-        logits = take(keys * width), inverse = take(width), results = take(width * widest);
-        if (has_gradients) {
-            grad_out = take(width * p.value_dim), grad_out_across = take(width * p.value_dim);
-            grads = take(keys * width);
-            grad_key = take(keys * p.dim), grad_value = take(keys * p.value_dim);
-        }
-        is_padding = (bool *)rest;
+        rows = (tokens + per_region - 1) / per_region;
+        int64_t taken = keys * p.queries.rows() * p.queries.columns();
+        packs = in_head() <= PACKED && p.keys.height * p.keys.width < taken;
+        memory = (char *)std::aligned_alloc(64, lay_out(nullptr));
+        if (memory) lay_out(memory);
     }
     ~Tiles() { std::free(memory); }
 
-    int64_t regions_of_head() const {
-        return p.queries.batch * p.queries.rows() * p.queries.columns();
+    // Takes a head of an image.
+    void take_head(int64_t of_image, int64_t number) {
+        image = of_image, head = number;
+        Head<Number> in_maps = {of_head(p.key, p.dim), of_head(p.value, p.value_dim)};
+        attended = packs ? packed_head(packed) : in_maps;
+        if (packs)
+            for_tokens(in_maps, attended, [](const Number *from, Number *to, int64_t dim) {
+                std::copy_n(from, dim, to);
+            });
     }
 
-    // Takes the n-th region of those with queries, and what it attends to; false where a number is
-    // no region's.
-    bool take_region(int64_t of_head, int64_t n) {
-        head = of_head;
-        column = n % p.queries.columns(), row = n / p.queries.columns() % p.queries.rows();
-        image = n / p.queries.columns() / p.queries.rows();
+    // Takes the n-th region with queries, and what it attends to; false where a number is no
+    // region's.
+    bool take_region(int64_t n) {
+        column = n % p.queries.columns(), row = n / p.queries.columns();
         int64_t regions = p.queries.factor * p.queries.factor;
         routed = p.indices + (image * regions + row * p.queries.factor + column) * p.listed;
         for (int64_t k = 0; k < p.listed; k++)
             if (routed[k] < 0 || routed[k] >= regions) return false;
-        const float *pad_key = p.pad_key ? p.pad_key + head * p.dim : nullptr;
-        const float *pad_value = p.pad_value ? p.pad_value + head * p.value_dim : nullptr;
-        for_keys(p.key, p.dim, [&](int64_t r, const Number *x) {
-            is_padding[r] = !x;
-            float *to = key + r * p.dim;
-            if (x)
-                copy(to, x, p.dim);
-            else
-                copy(to, pad_key, p.dim);
-        });
-        for_keys(p.value, p.value_dim, [&](int64_t r, const Number *x) {
-            float *to = value + r * p.value_dim;
-            if (x)
-                copy(to, x, p.value_dim);
-            else
-                copy(to, pad_value, p.value_dim);
-        });
+        list(attended.keys, p.pad_key, p.dim, key_at);
+        list(attended.values, p.pad_value, p.value_dim, value_at);
+        if (p.masks_padding) hide_padding();
+        copy_across(key_at, p.dim, key_across);
+        if (differentiates) {
+            copy(key_at, p.dim, key);
+            copy_across(value_at, p.value_dim, value_across);
+        } else {
+            copy(value_at, p.value_dim, value);
+        }
         return true;
     }
 
     // Takes the tile of the region.
     void take_tile(int64_t number) {
-        first = number * width, count = tokens - first < width ? tokens - first : width;
+        first = number * rows, count = tokens - first < rows ? tokens - first : rows;
     }
 
-    // Attention weights of the tile, (R, width), but for the factor `inverse` of each query.
+    // Attention weights of the tile, (count, R), but for the factor `inverse` of each query.
     void weigh() {
-        gather(p.query, p.dim, p.scale, query, query_across);
-        multiply(keys, width, p.dim, {key, p.dim, 1}, query_across, width, logits, width, false);
-        if (p.masks_padding)
-            for (int64_t r = 0; r < keys; r++)
-                if (is_padding[r])
-                    for (int64_t i = 0; i < width; i += LANES)
-                        store(logits + r * width + i, all(-__builtin_inff()));
+        gather(p.query, p.dim, p.scale, query);
+        multiply(count, lanes, p.dim, {query, p.dim, 1}, panels(key_across, p.dim), logits, lanes,
+                 false);
+        int64_t first_hidden = p.masks_padding ? 0 : keys / LANES * LANES;
+        for (int64_t i = 0; i < count; i++)
+            for (int64_t r = first_hidden; r < lanes; r += LANES) {
+                float *at = logits + i * lanes + r;
+                store(at, load(is_hidden + r) != 0 ? all(-__builtin_inff()) : load(at));
+            }
         int64_t i = 0;
-        for (; i + 4 * LANES <= width; i += 4 * LANES) weigh_columns<4>(i);
-        for (; i < width; i += LANES) weigh_columns<1>(i);
+        for (; i + 4 <= count; i += 4) weigh_rows<4>(i);
+        for (; i < count; i++) weigh_rows<1>(i);
     }
 
     // `grads`, the gradients of logits, from those of weights; makes `logits` the whole weights.
     void differentiate(const Map<Number> &of_out) {
-        gather(of_out, p.value_dim, 1, grad_out, grad_out_across);
-        multiply(
-            keys, width, p.value_dim, {value, p.value_dim, 1}, grad_out_across, width, grads, width,
-            false
-        );
+        gather(of_out, p.value_dim, 1, grad_out);
+        multiply(count, lanes, p.value_dim, {grad_out, p.value_dim, 1},
+                 panels(value_across, p.value_dim), grads, lanes, false);
         int64_t i = 0;
-        for (; i + 4 * LANES <= width; i += 4 * LANES) differentiate_columns<4>(i);
-        for (; i < width; i += LANES) differentiate_columns<1>(i);
+        for (; i + 4 <= count; i += 4) differentiate_rows<4>(i);
+        for (; i < count; i++) differentiate_rows<1>(i);
     }
 
     void write_out(const Map<Number> &map) { write(logits, value, p.value_dim, map, inverse, 1); }
@@ -289,70 +178,174 @@ class Tiles {
     // Adds what the tile gives to the gradients of the region's keys and values.
     void add_grads() {
         bool is_begun = first > 0;
-        multiply(
-            keys, p.value_dim, count, {logits, width, 1}, grad_out, p.value_dim, grad_value,
-            p.value_dim, is_begun
-        );
-        multiply(
-            keys, p.dim, count, {grads, width, 1}, query, p.dim, grad_key, p.dim, is_begun
-        );
+        multiply(keys, p.value_dim, count, {logits, 1, lanes}, whole(grad_out, p.value_dim),
+                 grad_value, p.value_dim, is_begun);
+        multiply(keys, p.dim, count, {grads, 1, lanes}, whole(query, p.dim), grad_key, p.dim,
+                 is_begun);
     }
 
-    // Adds the gradients of the region's keys and values to those of all.
-    void spread_grads(const Gradients<Number> &to, int64_t share) {
-        spread(grad_key, p.dim, to.key, to.pad_key, share, to.key_share);
-        spread(grad_value, p.value_dim, to.value, to.pad_value, share, to.value_share);
+    // Begins to sum gradients of the head's keys and values.
+    void begin_sums(const Gradients<Number> &to, int64_t share) {
+        Map<float> keys_of = to.key, values_of = to.value;
+        keys_of.at += share * to.key_share, values_of.at += share * to.value_share;
+        sums_in_maps = {of_head(keys_of, p.dim), of_head(values_of, p.value_dim)};
+        sums = packs ? packed_head(packed_sums) : sums_in_maps;
+        if (packs) std::fill_n(packed_sums, in_head(), 0.f);
+        int64_t before = share * p.heads + head;
+        pad_key_sum = to.pad_key ? to.pad_key + before * p.dim : nullptr;
+        pad_value_sum = to.pad_value ? to.pad_value + before * p.value_dim : nullptr;
     }
 
-    float *memory;       // null where there is none
+    void add_region_to_sums() {
+        add_region(grad_key, p.dim, sums.keys, pad_key_sum);
+        add_region(grad_value, p.value_dim, sums.values, pad_value_sum);
+    }
+
+    void end_sums() {
+        if (packs) for_tokens(sums, sums_in_maps, add);
+    }
+
+    char *memory;        // null where there is none
     int64_t per_region;  // tiles
 
    private:
-    // Calls work(r, where the r-th key of the head begins in a map, null where it is padding) for
-    // all of them.
+    // Keys and values of one head of one image, or sums of their gradients.
+    template <typename Any>
+    struct Head {
+        Map<Any> keys, values;
+    };
+
+    // Where in memory everything is; how many bytes it needs.
+    int64_t lay_out(char *at) {
+        int64_t bytes = 0, widest = p.dim > p.value_dim ? p.dim : p.value_dim;
+        int64_t panelled = (lanes + PANEL - 1) / PANEL * PANEL;
+        auto take = [&](auto *&part, int64_t count) {
+            if (at) part = (std::remove_reference_t<decltype(part)>)(at + bytes);
+            bytes += (count * sizeof(*part) + 63) / 64 * 64;
+        };
+        take(key_at, lanes), take(value_at, lanes), take(is_hidden, lanes), take(zeros, widest);
+        take(packed, packs ? in_head() : 0);
+        take(query, rows * p.dim), take(key_across, panelled * p.dim), take(logits, rows * lanes);
+        take(inverse, rows), take(results, rows * widest);
+        if (differentiates) {
+            take(key, keys * p.dim), take(value_across, panelled * p.value_dim);
+            take(grad_out, rows * p.value_dim), take(grads, rows * lanes);
+            take(packed_sums, packs ? in_head() : 0);
+            take(grad_key, keys * p.dim), take(grad_value, keys * p.value_dim);
+        } else {
+            take(value, keys * p.value_dim);
+        }
+        if (at) {
+            std::fill_n(zeros, widest, Number{});
+            for (int64_t r = 0; r < lanes; r++)
+                key_at[r] = value_at[r] = zeros, is_hidden[r] = r >= keys;
+        }
+        return bytes;
+    }
+
+    template <typename Any>
+    Map<Any> of_head(Map<Any> map, int64_t dim) const {
+        map.at = map.token_at(image, 0, 0) + head * dim;
+        return map;
+    }
+
+    // Tokens of a head, side by side: in maps they are a power of two apart, or near one, and so few
+    // of them fit the cache.
+    template <typename Any>
+    Head<Any> packed_head(Any *at) const {
+        int64_t token = p.dim + p.value_dim, row_of = p.keys.width * token;
+        return {{at, 0, row_of, token}, {at + p.dim, 0, row_of, token}};
+    }
+
+    int64_t in_head() const { return p.keys.height * p.keys.width * (p.dim + p.value_dim); }
+
+    // Calls work(from, to, numbers) for all keys and values of a head.
     template <typename Any, typename Work>
-    void for_keys(const Map<Any> &map, int64_t dim, Work work) const {
+    void for_tokens(const Head<Any> &from, const Head<Any> &to, Work work) const {
+        for (int64_t y = 0; y < p.keys.height; y++)
+            for (int64_t x = 0; x < p.keys.width; x++) {
+                work(from.keys.token_at(0, y, x), to.keys.token_at(0, y, x), p.dim);
+                work(from.values.token_at(0, y, x), to.values.token_at(0, y, x), p.value_dim);
+            }
+    }
+
+    static void add(const float *from, float *to, int64_t numbers) {
+        for (int64_t i = 0; i < numbers; i += LANES) store(to + i, load(to + i) + load(from + i));
+    }
+
+    // Calls work(r, at, real) for all rows of the listed regions, of `wide` keys each: which of the
+    // region's keys is the first, where it begins in a head's map, and how many are no padding.
+    template <typename Any, typename Work>
+    void for_rows(const Map<Any> &map, Work work) const {
         const Partition &keys_of = p.keys;
-        int64_t high = keys_of.region_height, wide = keys_of.region_width, r = 0;
+        int64_t high = keys_of.region_height, r = 0;
         for (int64_t k = 0; k < p.listed; k++) {
             int64_t top = routed[k] / keys_of.factor * high;
             int64_t left = routed[k] % keys_of.factor * wide;
-            for (int64_t y = top; y < top + high; y++) {
-                int64_t real = y < keys_of.height ? keys_of.width - left : 0;
-                Any *at = map.token_at(image, y, left) + head * dim;
-                for (int64_t x = 0; x < wide; x++, at += map.token)
-                    work(r++, x < real ? at : nullptr);
-            }
+            int64_t real = std::clamp<int64_t>(keys_of.width - left, 0, wide);
+            for (int64_t y = top; y < top + high; y++, r += wide)
+                work(r, map.token_at(0, y, left), y < keys_of.height ? real : 0);
         }
     }
+
+    // Where each of the region's keys or values begins.
+    void list(const Map<Number> &map, const Number *pad, int64_t dim, const Number **begin) const {
+        pad = pad ? pad + head * dim : zeros;
+        for_rows(map, [&](int64_t r, const Number *at, int64_t real) {
+            for (int64_t x = 0; x < wide; x++) begin[r + x] = x < real ? at + x * map.token : pad;
+        });
+    }
+
+    // Which keys take no part: padding, and what is there to fill up vectors.
+    void hide_padding() {
+        for_rows(attended.keys, [&](int64_t r, const Number *, int64_t real) {
+            for (int64_t x = 0; x < wide; x++) is_hidden[r + x] = x >= real;
+        });
+    }
+
+    void copy(const Number *const *begin, int64_t dim, float *to) const {
+        for (int64_t r = 0; r < keys; r++, to += dim)
+            for (int64_t d = 0; d < dim; d += LANES) store(to + d, load(begin[r] + d));
+    }
+
+    // Transposed, (dim, R) in panels.
+    void copy_across(const Number *const *begin, int64_t dim, float *to) const {
+        for (int64_t r = 0; r < lanes; r += LANES)
+            for (int64_t d = 0; d < dim; d += LANES) {
+                Vector block[LANES];
+#pragma GCC unroll 16
+                for (int i = 0; i < LANES; i++) block[i] = load(begin[r + i] + d);
+                transpose(block);
+                float *at = to + r / PANEL * PANEL * dim + d * PANEL + r % PANEL;
+#pragma GCC unroll 16
+                for (int i = 0; i < LANES; i++) store(at + i * PANEL, block[i]);
+            }
+    }
+
+    static Panels panels(const float *at, int64_t depth) { return {at, PANEL, depth * PANEL}; }
+    static Panels whole(const float *at, int64_t columns) { return {at, columns, PANEL}; }
 
     Tokens<Number> of_tile(const Map<Number> &map, int64_t dim) const {
         return {p.queries, map, image, row, column, first, head * dim};
     }
 
-    // The tile of a map, times a factor: (width, dim) and (dim, width), zeros where it is padding.
-    void gather(
-        const Map<Number> &map, int64_t dim, float factor, float *out, float *across
-    ) const {
+    // The tile of a map, times a factor; zeros where it is padding.
+    void gather(const Map<Number> &map, int64_t dim, float factor, float *to) const {
         Tokens<Number> tokens_of = of_tile(map, dim);
-        for (int64_t i = 0; i < width; i++) {
-            const Number *x = i < count ? tokens_of.next() : nullptr;
+        for (int64_t i = 0; i < count; i++, to += dim) {
+            const Number *x = tokens_of.next();
             for (int64_t d = 0; d < dim; d += LANES)
-                store(out + i * dim + d, x ? load(x + d) * factor : Vector{});
+                store(to + d, x ? load(x + d) * factor : Vector{});
         }
-        for (int64_t i = 0; i < width; i += LANES)
-            for (int64_t d = 0; d < dim; d++)
-                for (int64_t j = 0; j < LANES; j++)
-                    across[d * width + i + j] = out[(i + j) * dim + d];
     }
 
-    // Weights (R, width), transposed, times keys or values; to a map, times a factor for each query
-    // or one for all.
+    // Weights (count, R) times keys or values; to a map, times a factor for each query or one for
+    // all.
     void write(
         const float *weights, const float *right, int64_t dim, const Map<Number> &map,
         const float *factors, float factor
     ) {
-        multiply(count, dim, keys, {weights, 1, width}, right, dim, results, dim, false);
+        multiply(count, dim, keys, {weights, lanes, 1}, whole(right, dim), results, dim, false);
         Tokens<Number> tokens_of = of_tile(map, dim);
         for (int64_t i = 0; i < count; i++)
             if (Number *to = tokens_of.next())
@@ -363,90 +356,88 @@ class Tiles {
                     );
     }
 
-    void spread(
-        const float *grad, int64_t dim, Map<float> map, double *pads, int64_t share,
-        int64_t share_size
-    ) const {
-        map.at += share * share_size;
-        if (pads) pads += (share * p.heads + head) * dim;
-        for_keys(map, dim, [&](int64_t r, float *to) {
+    void add_region(const float *grad, int64_t dim, const Map<float> &to, double *pads) const {
+        for_rows(to, [&](int64_t r, float *at, int64_t real) {
             const float *from = grad + r * dim;
-            if (to)
-                for (int64_t d = 0; d < dim; d += LANES)
-                    store(to + d, load(to + d) + load(from + d));
-            else if (pads)
+            for (int64_t x = 0; x < real; x++, from += dim) add(from, at + x * to.token, dim);
+            for (int64_t x = real; x < wide && pads; x++, from += dim)
                 for (int64_t d = 0; d < dim; d++) pads[d] += from[d];
         });
     }
 
-    // Softmax over the keys, without its division, of so many vectors of queries from the i-th on.
-    template <int vectors>
-    void weigh_columns(int64_t i) {
-        Vector largest[vectors], sum[vectors] = {};
-        for (int j = 0; j < vectors; j++) largest[j] = load(logits + i + j * LANES);
-        for (int64_t k = 1; k < keys; k++)
-            for (int j = 0; j < vectors; j++) {
-                Vector x = load(logits + k * width + i + j * LANES);
-                largest[j] = x > largest[j] ? x : largest[j];
+    // Softmax over the keys, without its division, for so many queries from the i-th on.
+    template <int queries>
+    void weigh_rows(int64_t i) {
+        float *at = logits + i * lanes;
+        Vector largest[queries], total[queries] = {};
+        for (int j = 0; j < queries; j++) largest[j] = load(at + j * lanes);
+        for (int64_t r = LANES; r < lanes; r += LANES)
+            for (int j = 0; j < queries; j++)
+                largest[j] = larger(largest[j], load(at + j * lanes + r));
+        for (int j = 0; j < queries; j++) largest[j] = across<larger>(largest[j]);
+        for (int64_t r = 0; r < lanes; r += LANES)
+            for (int j = 0; j < queries; j++) {
+                Vector weight = exp_of(load(at + j * lanes + r) - largest[j]);
+                store(at + j * lanes + r, weight);
+                total[j] += weight;
             }
-        for (int64_t k = 0; k < keys;) {
-            Vector part[vectors] = {};
-            for (int64_t end = k + KEYS_SUMMED < keys ? k + KEYS_SUMMED : keys; k < end; k++)
-                for (int j = 0; j < vectors; j++) {
-                    float *at = logits + k * width + i + j * LANES;
-                    Vector weight = exp_of(load(at) - largest[j]);
-                    store(at, weight);
-                    part[j] += weight;
-                }
-            for (int j = 0; j < vectors; j++) sum[j] += part[j];
-        }
-        for (int j = 0; j < vectors; j++) store(inverse + i + j * LANES, 1 / sum[j]);
+        for (int j = 0; j < queries; j++) inverse[i + j] = 1 / across<sum>(total[j])[0];
     }
 
     // The same for the gradient of softmax.
-    template <int vectors>
-    void differentiate_columns(int64_t i) {
-        Vector sum[vectors] = {};
-        for (int64_t k = 0; k < keys;) {
-            Vector part[vectors] = {};
-            for (int64_t end = k + KEYS_SUMMED < keys ? k + KEYS_SUMMED : keys; k < end; k++)
-                for (int j = 0; j < vectors; j++) {
-                    int64_t at = k * width + i + j * LANES;
-                    Vector weight = load(logits + at) * load(inverse + i + j * LANES);
-                    store(logits + at, weight);
-                    part[j] += weight * load(grads + at);
-                }
-            for (int j = 0; j < vectors; j++) sum[j] += part[j];
-        }
-        for (int64_t k = 0; k < keys; k++)
-            for (int j = 0; j < vectors; j++) {
-                int64_t at = k * width + i + j * LANES;
-                store(grads + at, load(logits + at) * (load(grads + at) - sum[j]));
+    template <int queries>
+    void differentiate_rows(int64_t i) {
+        float *at = logits + i * lanes, *grad = grads + i * lanes;
+        Vector total[queries] = {};
+        for (int64_t r = 0; r < lanes; r += LANES)
+            for (int j = 0; j < queries; j++) {
+                Vector weight = load(at + j * lanes + r) * inverse[i + j];
+                store(at + j * lanes + r, weight);
+                total[j] += weight * load(grad + j * lanes + r);
+            }
+        for (int j = 0; j < queries; j++) total[j] = across<sum>(total[j]);
+        for (int64_t r = 0; r < lanes; r += LANES)
+            for (int j = 0; j < queries; j++) {
+                float *to = grad + j * lanes + r;
+                store(to, load(at + j * lanes + r) * (load(to) - total[j]));
             }
     }
 
     const Problem<Number> &p;
-    const int64_t tokens, key_tokens, keys;  // T, T of keys, R
-    int64_t width;                           // queries of a tile, up to a multiple of LANES
+    const bool differentiates;
+    const int64_t tokens, wide, keys, lanes;  // T, w of keys, R, R up to whole vectors
+    int64_t rows;                       // most queries of a tile
+    bool packs;
     int64_t head, image, row, column, first, count;
     const int64_t *routed;
-    // (R, D), (width, D), (D, width), (R, width), (width, ), (width, D), then likewise of gradients.
-    float *key{}, *value{}, *query{}, *query_across{}, *logits{}, *inverse{}, *results{};
-    float *grad_out{}, *grad_out_across{}, *grads{}, *grad_key{}, *grad_value{};
-    bool *is_padding{};  // (R, )
+    Head<Number> attended;
+    Head<float> sums, sums_in_maps;
+    double *pad_key_sum, *pad_value_sum;  // or null
+    const Number **key_at, **value_at;
+    float *is_hidden;  // (R, ), 0 or 1
+    Number *packed, *zeros;
+    float *packed_sums;
+    // (rows, D), (D, R), (R, D), (rows, R), (rows, ), (rows, D), then likewise of gradients.
+    float *query, *key_across, *value, *logits, *inverse, *results;
+    float *key, *value_across, *grad_out, *grads, *grad_key, *grad_value;
 };
 
 template <typename Number>
 int forward(const Problem<Number> &p, const Map<Number> &out, int threads) {
+    int64_t regions = p.queries.rows() * p.queries.columns();
     int outcome = DONE;
 #pragma omp parallel num_threads(threads) reduction(| : outcome)
     {
         Tiles<Number> tiles(p, false);
         if (!tiles.memory) outcome = NO_MEMORY;
-        int64_t regions = tiles.regions_of_head();
+        int64_t taken = -1;
 #pragma omp for schedule(static)
-        for (int64_t n = 0; n < p.heads * regions; n++) {
-            if (!outcome && !tiles.take_region(n / regions, n % regions)) outcome = NO_REGION;
+        for (int64_t n = 0; n < p.queries.batch * p.heads * regions; n++) {
+            int64_t head = n / regions;
+            if (outcome) continue;
+            if (head != taken) tiles.take_head(head / p.heads, head % p.heads);
+            taken = head;
+            if (!tiles.take_region(n % regions)) outcome = NO_REGION;
             for (int64_t i = 0; i < tiles.per_region && !outcome; i++) {
                 tiles.take_tile(i);
                 tiles.weigh();
@@ -459,27 +450,32 @@ int forward(const Problem<Number> &p, const Map<Number> &out, int threads) {
 
 template <typename Number>
 int backward(const Problem<Number> &p, const Gradients<Number> &grads, int threads) {
+    int64_t regions = p.queries.rows() * p.queries.columns();
+    int64_t most = (regions + grads.shares - 1) / grads.shares;
     int outcome = DONE;
 #pragma omp parallel num_threads(threads) reduction(| : outcome)
     {
         Tiles<Number> tiles(p, true);
         if (!tiles.memory) outcome = NO_MEMORY;
-        int64_t regions = tiles.regions_of_head();
-        int64_t most = (regions + grads.shares - 1) / grads.shares;
 #pragma omp for schedule(dynamic) collapse(2)
         for (int64_t head = 0; head < p.heads; head++)
             for (int64_t share = 0; share < grads.shares; share++)
-                for (int64_t n = share * most; n < (share + 1) * most && n < regions; n++) {
-                    if (!outcome && !tiles.take_region(head, n)) outcome = NO_REGION;
-                    if (outcome) break;
-                    for (int64_t i = 0; i < tiles.per_region; i++) {
-                        tiles.take_tile(i);
-                        tiles.weigh();
-                        tiles.differentiate(grads.out);
-                        tiles.add_grads();
-                        tiles.write_grad_query(grads.query);
+                for (int64_t image = 0; image < p.queries.batch && !outcome; image++) {
+                    tiles.take_head(image, head);
+                    tiles.begin_sums(grads, share);
+                    int64_t end = std::min(regions, (share + 1) * most);
+                    for (int64_t n = share * most; n < end && !outcome; n++) {
+                        if (!tiles.take_region(n)) outcome = NO_REGION;
+                        for (int64_t i = 0; i < tiles.per_region && !outcome; i++) {
+                            tiles.take_tile(i);
+                            tiles.weigh();
+                            tiles.differentiate(grads.out);
+                            tiles.add_grads();
+                            tiles.write_grad_query(grads.query);
+                        }
+                        if (!outcome) tiles.add_region_to_sums();
                     }
-                    tiles.spread_grads(grads, share);
+                    tiles.end_sums();
                 }
     }
     return outcome;

@@ -66,10 +66,7 @@ class _Prepared:
         self.maps = [side_by_side(x) for x in (inputs.q, inputs.k, inputs.v)]
         self.rest = (
             inputs.indices.contiguous(),
-            *(
-                None if x is None else x.float().contiguous()
-                for x in (inputs.pad_key, inputs.pad_value)
-            ),
+            *(None if x is None else x.contiguous() for x in (inputs.pad_key, inputs.pad_value)),
         )
         self.dtype = str(inputs.q.dtype).removeprefix('torch.')
         self.problem = _Problem(
