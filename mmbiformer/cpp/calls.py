@@ -34,8 +34,8 @@ def pointer(x: Tensor | None) -> int | None:
     return None if x is None else x.data_ptr()
 
 
-def call(name: str, *arguments: ctypes.Structure | Tensor | int | None) -> int:
-    """Call a function of the library: with structures by their address, and all threads."""
+def call(name: str, dtype: torch.dtype, *arguments: ctypes.Structure | Tensor | int | None) -> int:
+    """Call a function for maps in ``dtype``: with structures by their address, and all threads."""
     converted = []
     for x in arguments:
         if isinstance(x, ctypes.Structure):
@@ -44,4 +44,5 @@ def call(name: str, *arguments: ctypes.Structure | Tensor | int | None) -> int:
             converted.append(ctypes.c_int64(x))
         else:
             converted.append(ctypes.c_void_p(pointer(x)))
-    return getattr(load(), name)(*converted, torch.get_num_threads())
+    function = getattr(load(), f'{name}_{str(dtype).removeprefix("torch.")}')
+    return function(*converted, torch.get_num_threads())

@@ -18,7 +18,7 @@ from mmbiformer.files import whole_or_absent
 logger = logging.getLogger('mmbiformer')
 
 FOLDER = Path(__file__).parent
-SOURCES = 'routed_attention.cpp', 'depthwise_conv.cpp'
+SOURCES = 'routed_attention.cpp', 'depthwise_conv.cpp', 'gelu.cpp'
 HEADERS = 'vectors.h', 'products.h'
 VARIABLE = 'MMBIFORMER_CPP'
 COMPILERS = 'c++', 'g++', 'clang++'
@@ -100,7 +100,7 @@ def find_fault(find: Callable[[], str | None]) -> str | None:
 def _load_from(path: Path, compiler: str) -> Library:
     is_new = not path.is_file()
     if is_new:
-        logger.info('routed attention and convolutions are compiled for this CPU: seconds, once')
+        logger.info('functions in C++ are compiled for this CPU: seconds, once')
         with whole_or_absent(path) as unfinished:
             sources = [str(FOLDER / name) for name in SOURCES]
             _run([compiler, *OPTIONS, '-o', str(unfinished), *sources])

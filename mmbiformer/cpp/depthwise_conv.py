@@ -141,7 +141,8 @@ def _convolve(
     kernel, weight = weight.shape[-1], weight.flatten(1).t().float().contiguous()  # (k * k, C)
     bias = None if bias is None else bias.float().contiguous()
     call(
-        f'convolve_{_name(x)}',
+        'convolve',
+        x.dtype,
         *(kernel, _Padded.of(x, padding), weight, bias),
         *(None if added is None else Map.of(added), Map.of(out), *out.shape),
     )
@@ -177,14 +178,9 @@ def _weight_grads(
     shape = torch.get_num_threads(), kernel**2 + 1, channels
     totals = x.new_zeros(shape, dtype=torch.float32)
     maps = _Padded.of(x, padding), _Padded.of(grad)
-    call(f'differentiate_{_name(x)}', kernel, *maps, len(x), channels, totals)
+    call('differentiate', x.dtype, kernel, *maps, len(x), channels, totals)
     total = totals.sum(0)
     return total[:-1].t().reshape(weight.shape).to(weight.dtype), total[-1]
-
-
-def _name(x: Tensor) -> str:
-    """Of the dtype, as functions have it."""
-    return str(x.dtype).removeprefix('torch.')
 
 
 def _find_fault() -> str | None:

@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from mmbiformer.cpp import gelu
+
 from .casting import cast_parameters
 from .mlp import MLP
 
@@ -148,6 +150,29 @@ class _AddLinear(Function):
         return grad, grad_y, None, scaled.t() @ y.to(weight.dtype), scaled.sum(0)
 
 
+def _gelu_of_linear(
+    out: Tensor, x: Tensor, weight: Tensor, bias: Tensor, may_overwrite: bool
+) -> Tensor:
+    """GELU of a linear map of tokens, which is written to ``out`` and may be overwritten."""
+    if gelu.problem(out) is not None:
+        torch.addmm(bias, x, weight.t(), out=out)
+        return torch.ops.aten.gelu_(out) if may_overwrite else F.gelu(out)
+    if out.dtype == torch.float32:  # PyTorch would copy the bias to the output first
+        torch.mm(x, weight.t(), out=out)
+    else:  # the product would be rounded before the bias is added
+        torch.addmm(bias, x, weight.t(), out=out)
+        bias = None
+    return gelu.add_gelu(out, bias, out if may_overwrite else torch.empty_like(out))
+
+
+def _differentiate_gelu(x: Tensor, grad: Tensor) -> Tensor:
+    """GELU of tokens; ``grad`` becomes the gradient of what it is computed of."""
+    if gelu.problem(x) is None:
+        return gelu.differentiate_gelu(x, grad)
+    torch.ops.aten.gelu_backward.grad_input(grad, x, grad_input=grad)
+    return F.gelu(x)
+
+
 def _write_add_norm_mlp(
     out: Tensor,
     hidden: Tensor | None,
@@ -170,11 +195,8 @@ def _write_add_norm_mlp(
         part = x[span]
         normed = F.layer_norm(part, norm_weight.shape, norm_weight, norm_bias, eps)
         normed = normed.to(weight1.dtype)
-        if hidden is None:
-            act = torch.addmm(bias1, normed, weight1.t(), out=buffer[: len(part)])
-            act = torch.ops.aten.gelu_(act)
-        else:
-            act = F.gelu(torch.addmm(bias1, normed, weight1.t(), out=hidden[span]))
+        linear = buffer[: len(part)] if hidden is None else hidden[span]
+        act = _gelu_of_linear(linear, normed, weight1, bias1, may_overwrite=hidden is None)
         if scale is not None:
             act *= scale[span]
         _add_bias(out[span], part, None if scale is None else scale[span], bias2)
@@ -207,11 +229,9 @@ class _AddNormMLP(Function):
             scaled = grad[span] if scale is None else grad[span] * scale[span]
             scaled = scaled.to(weight2.dtype)
             grad_bias2 += scaled.sum(0, dtype=grad_bias2.dtype)
-            _add_product(grad_weight2, scaled.t(), F.gelu(hidden[span]))
             grad_hidden = scaled @ weight2
-            torch.ops.aten.gelu_backward.grad_input(
-                grad_hidden, hidden[span], grad_input=grad_hidden
-            )
+            act = _differentiate_gelu(hidden[span], grad_hidden)
+            _add_product(grad_weight2, scaled.t(), act)
             grad_bias1 += grad_hidden.sum(0, dtype=grad_bias1.dtype)
             _add_product(grad_weight1, grad_hidden.t(), norm.normed(x[span]).to(weight1.dtype))
             torch.add(grad[span], norm.backward(grad_hidden @ weight1), out=grad_x[span])

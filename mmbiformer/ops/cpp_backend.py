@@ -68,7 +68,7 @@ class _Prepared:
             inputs.indices.contiguous(),
             *(None if x is None else x.contiguous() for x in (inputs.pad_key, inputs.pad_value)),
         )
-        self.dtype = str(inputs.q.dtype).removeprefix('torch.')
+        self.dtype = inputs.q.dtype
         self.problem = _Problem(
             *(_Partition.of(x) for x in (inputs.partition, inputs.key_partition)),
             *(Map.of(x) for x in self.maps),
@@ -81,7 +81,7 @@ class _Prepared:
         )
 
     def call(self, name: str, *arguments: ctypes.Structure) -> None:
-        outcome = call(f'{name}_{self.dtype}', self.problem, *arguments)
+        outcome = call(name, self.dtype, self.problem, *arguments)
         if outcome & NO_REGION:
             raise IndexError('indices must be region numbers from 0 to S * S - 1')
         if outcome & NO_MEMORY:

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from mmbiformer.cpp import compiler, depthwise_conv
+from mmbiformer.cpp import compiler, depthwise_conv, gelu
 from mmbiformer.ops import cpp_backend
 
-REMEMBERED = compiler.load, cpp_backend.fault, depthwise_conv.fault
+REMEMBERED = compiler.load, cpp_backend.fault, depthwise_conv.fault, gelu.fault
 
 
 class Anew:
