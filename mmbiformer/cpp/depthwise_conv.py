@@ -118,9 +118,9 @@ class _DepthwiseConv(Function):
         grad_x = grad_weight = grad_bias = grad_token = None
         if needs_x or needs_token:
             residual = grad if ctx.is_residual else None
-            grad_x, grad_token = _map_grads(x, padding, grad, weight, residual)
+            grad_x, grad_token = map_grads(x, padding, grad, weight, residual)
         if needs_weight or needs_bias:
-            grad_weight, grad_bias = _weight_grads(x, padding, grad, weight)
+            grad_weight, grad_bias = weight_grads(x, padding, grad, weight)
         grad_bias = grad_bias.to(ctx.bias_dtype) if needs_bias else None
         grad_added = grad if needs_added and not ctx.is_residual else None
         if needs_token:
@@ -148,7 +148,7 @@ def _convolve(
     )
 
 
-def _map_grads(
+def map_grads(
     x: Tensor, padding: Padding | None, grad: Tensor, weight: Tensor, added: Tensor | None
 ) -> tuple[Tensor, Tensor | None]:
     """Gradients of the map, to which ``added`` is added, and of each token of its padding."""
@@ -169,7 +169,7 @@ def _map_grads(
     return grads[:, :height, :width], grad_token
 
 
-def _weight_grads(
+def weight_grads(
     x: Tensor, padding: Padding | None, grad: Tensor, weight: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Gradients of the weight and the bias."""
@@ -179,8 +179,8 @@ def _weight_grads(
     totals = x.new_zeros(shape, dtype=torch.float32)
     maps = _Padded.of(x, padding), _Padded.of(grad)
     call('differentiate', x.dtype, kernel, *maps, len(x), channels, totals)
-    total = totals.sum(0)
-    return total[:-1].t().reshape(weight.shape).to(weight.dtype), total[-1]
+    of_weight = totals[:, :-1].sum(0).t().contiguous()
+    return of_weight.view(weight.shape).to(weight.dtype), totals[:, -1].sum(0)
 
 
 def _find_fault() -> str | None:

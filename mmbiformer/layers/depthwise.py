@@ -3,8 +3,6 @@
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
 from mmbiformer.cpp import depthwise_conv as cpp
 from mmbiformer.ops.any_size import crop, is_compiling, pad_to_regions
@@ -81,17 +79,18 @@ def _is_for_cpp(conv: nn.Conv2d, x: Tensor) -> bool:
 def _convolve_in_pytorch(conv: nn.Conv2d, x: Tensor) -> Tensor:
     if is_compiling() and _is_plain(conv):
         return _convolve(cast_by_autocast(x), *cast_parameters(conv))
-    x = to_channels_first(x)
     is_slow = torch.is_grad_enabled() and conv.kernel_size[1] > FAST_COLUMNS
     if is_slow and is_eager_on_cpu(x) and not torch.is_autocast_enabled('cpu'):
         reach = conv.kernel_size[0] // 2
-        on_padding = [max(reach + 1 - size, 0) for size in x.shape[2:]]
+        on_padding = [max(reach + 1 - size, 0) for size in x.shape[1:3]]
         if x.numel() > SMALL_MAP or any(on_padding):
             problem = fusing_problem(x, {'it': conv})
+            if problem is None and x.numel() > SMALL_MAP:
+                return _convolve(x, conv.weight, conv.bias)
             if problem is None:
-                return to_channels_last(_apply(conv, x, on_padding))
+                return _convolve_small(conv, x, on_padding)
             log_unfused('a depthwise convolution', problem)
-    return to_channels_last(conv(x))
+    return to_channels_last(conv(to_channels_first(x)))
 
 
 def _is_plain(conv: nn.Conv2d) -> bool:
@@ -99,34 +98,16 @@ def _is_plain(conv: nn.Conv2d) -> bool:
     return type(conv) is nn.Conv2d and hook_problem(conv) is None and is_depthwise(conv)
 
 
-def _apply(conv: nn.Conv2d, x: Tensor, on_padding: list[int]) -> Tensor:
+def _convolve_small(conv: nn.Conv2d, x: Tensor, on_padding: list[int]) -> Tensor:
     """``on_padding``: how many outer rows and columns of the kernel never meet the map."""
-    if x.numel() > SMALL_MAP:
-        return _DepthwiseConv.apply(x, conv.weight, conv.bias)
     # Without them: 1024 channels of one place and a kernel of 5 x 5 take 0.3 ms, not 0.7 to 9.
     rows, columns = on_padding
     size = conv.kernel_size[0]
     weight = conv.weight[..., rows : size - rows, columns : size - columns]
     padding = [size // 2 - rows, size // 2 - columns]
-    return F.conv2d(x, weight, conv.bias, padding=padding, groups=len(weight))
-
-
-class _DepthwiseConv(Function):
-    """Depthwise convolution of stride 1 that keeps the size, on (B, C, H, W) in channels_last."""
-
-    @staticmethod
-    def forward(ctx, x, weight, bias):
-        ctx.save_for_backward(x, weight)
-        return F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2, groups=len(weight))
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad):
-        x, weight = ctx.saved_tensors
-        reach = weight.shape[-1] // 2
-        grad = grad.contiguous(memory_format=torch.channels_last)
-        grad_x = _convolution_backward(grad, x, weight, reach, 0)
-        return grad_x, _weight_grad(grad, F.pad(x, [reach] * 4), weight), grad.sum((0, 2, 3))
+    x = to_channels_first(x)
+    out = F.conv2d(x, weight, conv.bias, padding=padding, groups=len(weight))
+    return to_channels_last(out)
 
 
 # As operators, because compilers would bind a program to the size that they first met: Inductor of
@@ -137,6 +118,8 @@ class _DepthwiseConv(Function):
     schema='(Tensor x, Tensor weight, Tensor? bias) -> Tensor',
 )
 def _convolve(x, weight, bias):
+    if x.dtype == weight.dtype and cpp.problem(x, weight) is None:
+        return cpp.depthwise_conv(x, weight, bias, out=x.new_empty(x.shape))
     x = to_channels_first(x)
     out = F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2, groups=len(weight))
     return to_channels_last(out).contiguous()
@@ -153,9 +136,17 @@ def _(x, weight, bias):
     schema='(Tensor grad, Tensor x, Tensor weight, bool[] wanted) -> (Tensor, Tensor, Tensor)',
 )
 def _convolve_backward(grad, x, weight, wanted):
+    grads = [grad.new_empty(0) for _ in wanted]
+    if x.dtype == weight.dtype and cpp.problem(x, weight) is None:
+        if wanted[0]:
+            grads[0], _ = cpp.map_grads(x, None, grad, weight, None)
+        if wanted[1] or wanted[2]:
+            of_weight, of_bias = cpp.weight_grads(x, None, grad, weight)
+            grads[1] = of_weight if wanted[1] else grads[1]
+            grads[2] = of_bias.to(weight.dtype) if wanted[2] else grads[2]
+        return tuple(grads)
     reach, size = weight.shape[-1] // 2, x.numel()
     grad, x = (to_channels_first(y.contiguous()) for y in (grad, x))
-    grads = [grad.new_empty(0)] * 3
     if wanted[0]:
         grads[0] = to_channels_last(_convolution_backward(grad, x, weight, reach, 0)).contiguous()
     if wanted[1]:
