@@ -1,5 +1,5 @@
-// Routed attention on CPUs, forward and backward, in float32 or, with sums
-// and softmax in float32, bfloat16.
+// Routed attention on CPUs, forward and backward, in float32 or, with sums and softmax in float32,
+// bfloat16.
 //
 // All is read and written in maps. A tile is some queries of a region: copies of what it attends to,
 // the logits and their gradients stay in a core's cache, so that nothing of the kind reaches memory.
@@ -42,9 +42,9 @@ struct Problem {
     float scale;
 };
 
-// Gradients. The regions of each head of an image are cut into shares, each of which is one thread's and has sums
-// of its own for keys, values and padding, zeros at first: maps that are `key_share` and
-// `value_share` floats apart, and (shares, C) in float64, as these sums are long.
+// Gradients. The regions of each head of an image are cut into shares, each of which is one thread's
+// and has sums of its own for keys, values and padding, zeros at first: maps that are `key_share`
+// and `value_share` floats apart, and (shares, C) in float64, as these sums are long.
 template <typename Number>
 struct Gradients {
     Map<Number> out, query;
