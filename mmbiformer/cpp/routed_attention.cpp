@@ -249,8 +249,8 @@ class Tiles {
         return map;
     }
 
-    // Tokens of a head, side by side: in maps they are a power of two apart, or near one, and so few
-    // of them fit the cache.
+    // Tokens of a head, side by side: in maps they lie so far apart that they share few sets of a
+    // cache.
     template <typename Any>
     Head<Any> packed_head(Any *at) const {
         int64_t token = p.dim + p.value_dim, row_of = p.keys.width * token;
@@ -406,7 +406,7 @@ class Tiles {
     const Problem<Number> &p;
     const bool differentiates;
     const int64_t tokens, wide, keys, lanes;  // T, w of keys, R, R up to whole vectors
-    int64_t rows;                       // most queries of a tile
+    int64_t rows;                             // most queries of a tile
     bool packs;
     int64_t head, image, row, column, first, count;
     const int64_t *routed;
