@@ -8,6 +8,7 @@ from torch import Tensor
 from .compiler import load
 
 LANES = 16  # channels that vectors of all kinds of CPUs divide
+DTYPES = torch.float32, torch.bfloat16
 
 
 class Map(ctypes.Structure):
@@ -22,6 +23,15 @@ class Map(ctypes.Structure):
     def of(cls, x: Tensor) -> 'Map':
         """Of a map (B, H, W, C) whose channels lie side by side, and which must outlive this."""
         return cls(x.data_ptr(), *x.stride()[:3])
+
+
+def tensor_problem(x: Tensor) -> str | None:
+    """Why no function can read a tensor, None where some can."""
+    if x.device.type != 'cpu':
+        return f'it is for CPUs, not {x.device.type}'
+    if x.dtype not in DTYPES:
+        return f'dtype {x.dtype} is neither torch.float32 nor torch.bfloat16'
+    return None
 
 
 def side_by_side(x: Tensor) -> Tensor:

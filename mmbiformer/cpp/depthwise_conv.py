@@ -16,13 +16,12 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from .calls import LANES, Map, call, pointer, side_by_side
+from .calls import DTYPES, LANES, Map, call, pointer, side_by_side, tensor_problem
 from .compiler import find_fault
 
 KERNELS = 3, 5, 7, 9
 # How far a result may be off, as a share of its largest value.
 ALLOWED = {torch.float32: 1e-5, torch.bfloat16: 1e-2}
-DTYPES = tuple(ALLOWED)
 
 
 class Padding(NamedTuple):
@@ -52,11 +51,8 @@ class _Padded(ctypes.Structure):
 
 def problem(x: Tensor, weight: Tensor) -> str | None:
     """Why it cannot run on a map (B, H, W, C) and a weight (C, 1, k, k), None where it can."""
-    if x.device.type != 'cpu':
-        return f'it is for CPUs, not {x.device.type}'
-    for y in (x, weight):
-        if y.dtype not in DTYPES:
-            return f'dtype {y.dtype} is neither torch.float32 nor torch.bfloat16'
+    if found := tensor_problem(x) or tensor_problem(weight):
+        return found
     if weight.shape[-1] not in KERNELS:
         return f'kernel size {weight.shape[-1]} is none of {KERNELS}'
     if len(weight) % LANES:

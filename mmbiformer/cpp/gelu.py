@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .calls import LANES, call
+from .calls import LANES, call, tensor_problem
 from .compiler import find_fault
 
 # How far a result may be off, as a share of its largest value.
@@ -15,10 +15,8 @@ ALLOWED = {torch.float32: 1e-6, torch.bfloat16: 1e-2}
 
 def problem(x: Tensor) -> str | None:
     """Why it cannot run on a matrix, None where it can."""
-    if x.device.type != 'cpu':
-        return f'it is for CPUs, not {x.device.type}'
-    if x.dtype not in ALLOWED:
-        return f'dtype {x.dtype} is neither torch.float32 nor torch.bfloat16'
+    if found := tensor_problem(x):
+        return found
     if x.shape[1] % LANES:
         return f'{x.shape[1]} channels are no multiple of {LANES}'
     return fault()

@@ -12,7 +12,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from mmbiformer.cpp.calls import LANES, Map, call, pointer, side_by_side
+from mmbiformer.cpp.calls import LANES, Map, call, pointer, side_by_side, tensor_problem
 from mmbiformer.cpp.compiler import find_fault
 
 from . import kernel_check
@@ -23,7 +23,6 @@ from .regions import Partition
 # than heads, so many share a head at most, each with sums of its own: memory for threads.
 MAX_SHARES = 4
 NO_MEMORY, NO_REGION = 1, 2
-DTYPES = torch.float32, torch.bfloat16
 SETUP = kernel_check.Setup('cpu', 'float32', head_dim=32, partition_factor=3, has_pads=True)
 
 
@@ -91,10 +90,8 @@ class _Prepared:
 def problem(inputs: Inputs) -> str | None:
     """Why it cannot run on the inputs, None where it can."""
     q, v = inputs.q, inputs.v
-    if q.device.type != 'cpu':
-        return f'it is for CPUs, not {q.device.type}'
-    if q.dtype not in DTYPES:
-        return f'dtype {q.dtype} is neither torch.float32 nor torch.bfloat16'
+    if found := tensor_problem(q):
+        return found
     for x in (q, v):
         if (x.shape[-1] // inputs.num_heads) % LANES:
             channels = x.shape[-1] // inputs.num_heads
