@@ -69,6 +69,7 @@ def test_operator_of_compilers_is_in_cpp(monkeypatch, dtype):
     x = torch.randn(2, 9, 6, 48).to(dtype)[..., 16:].requires_grad_()
     operator = torch.ops.mmbiformer.depthwise_conv.default
     opcheck(operator, (x, conv.weight, conv.bias))
+    opcheck(operator, (x, conv.weight.detach(), conv.bias.detach()))  # two are not wanted
     results = []
     for function in (
         lambda x: operator(x, conv.weight, conv.bias),
