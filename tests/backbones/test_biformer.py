@@ -9,7 +9,13 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmbiformer import BiFormer
-from mmbiformer.layers import BiLevelRoutingAttention, DropPath, FullAttention
+from mmbiformer.layers import (
+    BiLevelRoutingAttention,
+    DropPath,
+    FullAttention,
+    block,
+    depthwise,
+)
 
 
 @pytest.mark.parametrize('padding', ['official', 'masked'])
@@ -24,6 +30,26 @@ def test_any_input_size_with_the_reference(size, padding):
     assert_all_close(backbone(x), default(x), rtol=0, atol=1e-11)
     grads, expected = gradients(backbone, x), gradients(default, x)
     assert_all_close(grads.values(), expected.values(), rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize('is_training', [True, False], ids=['training', 'inference'])
+@pytest.mark.parametrize('mode', ['float32', 'bfloat16 by autocast', 'weights in bfloat16'])
+def test_every_block_is_fused_on_cpus(monkeypatch, mode, is_training):
+    problems = []
+    for module in (block, depthwise):
+        monkeypatch.setattr(module, 'log_unfused', lambda *args: problems.append(args))
+    backbone, x = build(drop_path_rate=0.5).train(is_training), torch.rand(2, 3, 50, 70)
+    if mode.startswith('weights'):
+        backbone, x = backbone.bfloat16(), x.bfloat16()
+    with (
+        torch.autocast('cpu', torch.bfloat16, enabled='autocast' in mode),
+        torch.set_grad_enabled(is_training),
+    ):
+        backbone(x)
+        assert not problems
+        backbone.stages[1][0].norm1 = nn.Identity()  # somebody's own
+        backbone(x)
+    assert [what for what, _ in problems] == ['BiFormerBlock']
 
 
 def test_drop_path_rate_grows_linearly_over_the_blocks():
