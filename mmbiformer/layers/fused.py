@@ -27,11 +27,10 @@ BYTES_PER_THREAD = 1 << 20
 
 
 def _spans(x: Tensor, width: int) -> Iterator[slice]:
-    """Cut tokens (L, C), of which something ``width`` channels wide is made, into equal spans."""
+    """Cut tokens (L, C), of which something ``width`` channels wide is made, into spans."""
     budget = BYTES_PER_THREAD * torch.get_num_threads()
-    longest = max(1, budget // (width * x.element_size()))
-    length = -(-len(x) // max(1, -(-len(x) // longest)))
-    for start in range(0, len(x), max(1, length)):
+    length = max(1, budget // (width * x.element_size()))
+    for start in range(0, len(x), length):
         yield slice(start, start + length)
 
 

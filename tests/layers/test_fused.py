@@ -37,17 +37,6 @@ def test_equals_the_modules(monkeypatch, length, drop_path, attention):
             torch.testing.assert_close(module(x), expected[0], rtol=0, atol=1e-11)
 
 
-@pytest.mark.parametrize('length', [1, 340, 341, 342, 683, 16384])
-def test_spans_are_equal_and_within_the_budget(monkeypatch, length):
-    monkeypatch.setattr(torch, 'get_num_threads', lambda: 2)
-    monkeypatch.setattr(fused, 'BYTES_PER_THREAD', 341 * 12 * 4 // 2)
-    x = torch.arange(length * 4.0).view(length, 4)
-    parts = [x[span] for span in fused._spans(x, 12)]
-    assert torch.equal(torch.cat(parts), x)
-    assert len(parts) == -(-length // 341)
-    assert len(parts[0]) - len(parts[-1]) < len(parts)
-
-
 def test_samples_are_dropped_where_the_modules_drop_them():
     module, x = make_block(drop_path=0.5), torch.randn(16, 3, 3, DIM, dtype=torch.float64)
     positioned = x + module.conv_position(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
