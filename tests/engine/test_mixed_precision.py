@@ -5,10 +5,11 @@ import torch
 from mmcv.ops import nms, roi_align
 from mmengine.model import BaseModule
 from mmengine.registry import OPTIM_WRAPPERS, DefaultScope
-from toolbox import CONFIGS, IN_PROCESS, run_tool
+from toolbox import IN_PROCESS, ROOT, run_tool
 from torch import nn
 
 from mmbiformer.datasets.shapes import make_shapes
+from mmbiformer.datasets.single_shapes import make_single_shapes
 from mmbiformer.engine import device
 
 WRAPPER = dict(type='mmbiformer.CPUAmpOptimWrapper')
@@ -69,16 +70,23 @@ def test_operators_of_mmcv_need_it():
         roi_align(torch.rand(1, 2, 8, 8).bfloat16(), regions.bfloat16(), 2)
 
 
-@pytest.mark.parametrize('task', ['retinanet', 'fpn'])
-def test_training_by_the_tool(monkeypatch, tmp_path, task, capfd):
+@pytest.mark.parametrize(
+    ('config', 'make_data', 'loop'),
+    [
+        ('biformer/retinanet_biformer_quickstart_shapes.py', make_shapes, 'max_epochs=1'),
+        ('biformer/fpn_biformer_quickstart_shapes.py', make_shapes, 'max_iters=1'),
+        ('classification/biformer_quickstart_shapes.py', make_single_shapes, 'max_epochs=1'),
+    ],
+    ids=['detection', 'segmentation', 'classification'],
+)
+def test_training_by_the_tool(monkeypatch, tmp_path, config, make_data, loop, capfd):
     """As on a CPU with units for bfloat16; without, the same is computed, more slowly."""
     monkeypatch.setattr(device, 'bf16_units', lambda: ['amx_bf16'])
-    data = make_shapes(tmp_path / 'shapes', num_train=2, num_val=1)
-    loop = 'train_cfg.max_epochs=1' if task == 'retinanet' else 'train_cfg.max_iters=1'
+    data = make_data(tmp_path / 'shapes', num_train=6, num_val=6)
     run_tool(
-        *('train', CONFIGS / f'{task}_biformer_quickstart_shapes.py', '--data-root', data),
-        *('--work-dir', tmp_path / 'run', '--amp', '--cfg-options', *IN_PROCESS, loop),
-        *('train_dataloader.batch_size=2', 'train_cfg.val_interval=1'),
+        *('train', ROOT / 'configs' / config, '--data-root', data),
+        *('--work-dir', tmp_path / 'run', '--amp', '--cfg-options', *IN_PROCESS),
+        *('train_dataloader.batch_size=6', f'train_cfg.{loop}', 'train_cfg.val_interval=1'),
     )
     log = capfd.readouterr()
     assert 'AMP is in bfloat16 on this CPU, which has amx_bf16' in log.out + log.err
