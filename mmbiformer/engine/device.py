@@ -12,6 +12,11 @@ from mmbiformer.errors import UserError
 from .parts import type_name
 
 
+def runs_on_cpu_with_bf16_units() -> bool:
+    """Whether this run is on a CPU that computes in bfloat16 in hardware."""
+    return get_device() == 'cpu' and bool(bf16_units())
+
+
 def set_amp(cfg: Config) -> None:
     """Switch on automatic mixed precision; :func:`fit_to_device` says what becomes of it.
 

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mmengine.config import Config
-from mmengine.device import get_device
 
-from mmbiformer.cpu import bf16_units
 from mmbiformer.datasets.image_files import list_images
 from mmbiformer.datasets.shapes import CLASSES, make_shapes
 from mmbiformer.datasets.single_shapes import make_single_shapes
 from mmbiformer.engine import build_tester, build_trainer, load_config
+from mmbiformer.engine.device import runs_on_cpu_with_bf16_units
 from mmbiformer.engine.parts import iter_datasets
 from mmbiformer.evaluation.classification import confusion_text
 from mmbiformer.evaluation.detection.size_tables import report_text
@@ -67,7 +66,7 @@ def quickstart(config: str, data_root: str | None = None) -> str:
         'mmpretrain': (make_single_shapes, _judge_classifier, CLASSIFICATION_COLUMNS),
     }[cfg.default_scope]
     make_data(data_root)
-    runner = build_trainer(cfg, amp=get_device() == 'cpu' and bool(bf16_units()))
+    runner = build_trainer(cfg, amp=runs_on_cpu_with_bf16_units())
     start = time.perf_counter()
     runner.train()
     minutes = (time.perf_counter() - start) / 60

@@ -40,9 +40,8 @@ def test_trains_in_bfloat16_where_the_cpu_has_units(
 ) -> None:
     few = functools.partial(make_shapes, num_train=6, num_val=6)
     monkeypatch.setattr(quickstart, 'make_shapes', few)
-    for module in (quickstart, device):
-        monkeypatch.setattr(module, 'bf16_units', lambda: units)
-    monkeypatch.setattr(quickstart, 'get_device', lambda: machine)
+    monkeypatch.setattr(device, 'bf16_units', lambda: units)
+    monkeypatch.setattr(device, 'get_device', lambda: machine)
     wrappers = []
 
     def train(runner: Runner) -> None:
