@@ -85,7 +85,7 @@ def _module_problem(module: nn.Module, dtype: torch.dtype) -> str | None:
     for name, parameter in module._parameters.items():
         if type(parameter) is not nn.Parameter and not _is_cast(parameter):
             return f'has no plain parameter {name}'
-        if parameter.dtype != dtype and not (_is_cast(parameter) or _is_kept(parameter, dtype)):
+        if parameter.dtype != dtype and not (_is_cast(parameter) or _is_mixed(parameter, dtype)):
             return f'has parameters in {parameter.dtype}, and its input is in {dtype}'
     for name, child in module.named_children():
         if problem := hook_problem(child) or _module_problem(child, dtype):
@@ -108,8 +108,8 @@ def _is_cast(parameter: Tensor | None) -> bool:
     )
 
 
-def _is_kept(parameter: Tensor, dtype: torch.dtype) -> bool:
-    """Whether autocast, which has made the map, leaves it in float32, or casts it for products."""
+def _is_mixed(parameter: Tensor, dtype: torch.dtype) -> bool:
+    """Whether it is in float32 and the map in autocast's dtype: norms read it, products a cast."""
     return (
         torch.is_autocast_enabled('cpu')
         and dtype == torch.get_autocast_dtype('cpu')
